@@ -1,0 +1,3 @@
+"""SafeLadder: a ladder of safety-oriented reinforcement learning for language models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""The reference engine: one process, torch and a Hugging Face model."""

@@ -1,0 +1,1 @@
+"""Evaluation: trajectories to figures with intervals."""

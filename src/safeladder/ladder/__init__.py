@@ -1,0 +1,1 @@
+"""The ladder: recipes, rungs, run directories, reports."""

@@ -1,0 +1,5 @@
+"""The package's logger: quiet by default, one place to turn it up."""
+
+import logging
+
+logger = logging.getLogger("safeladder")

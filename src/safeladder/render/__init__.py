@@ -1,0 +1,1 @@
+"""Render: messages to token ids and back."""

@@ -1,0 +1,1 @@
+"""Verifiers: what judges a trajectory. No tensor is known here."""
