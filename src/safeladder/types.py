@@ -244,6 +244,8 @@ class Datum:
     old_logprobs: FloatArray | None = None
     ref_logprobs: FloatArray | None = None
     media: tuple[Media, ...] = ()
+    temperature: float = 1.0
+    """All log-probabilities of this row are those of logits / temperature, as it was sampled."""
 
     def __post_init__(self) -> None:
         length = len(self.token_ids)

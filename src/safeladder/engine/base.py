@@ -143,8 +143,10 @@ class Sampler(Protocol):
         """Return n completions of one prompt."""
         ...
 
-    async def logprobs(self, token_ids: Sequence[int], media: Sequence[Media] = ()) -> FloatArray:
-        """Return (T,) log p(token_t | tokens before t); position 0 holds 0."""
+    async def logprobs(
+        self, token_ids: Sequence[int], media: Sequence[Media] = (), temperature: float = 1.0,
+    ) -> FloatArray:
+        """Return (T,) log p(token_t | tokens before t) of logits / temperature; position 0 is 0."""
         ...
 
 
@@ -193,7 +195,10 @@ class Trainer(Protocol):
         ...
 
     async def forward(self, data: Sequence[Datum]) -> list[FloatArray]:
-        """Return one (T,) array of log-probabilities per datum; position 0 holds 0."""
+        """Return one (T,) array of log-probabilities per datum, 0 where mask is 0.
+
+        They are those of logits / ``datum.temperature``, as in :meth:`forward_backward`.
+        """
         ...
 
     async def forward_backward(self, data: Sequence[Datum], loss: Loss) -> Stats:
