@@ -1,1 +1,1 @@
-"""The reference engine: one process, torch and a Hugging Face model."""
+"""The reference engine: one process, torch and a Hugging Face model, CPU first."""

@@ -1,0 +1,149 @@
+"""From token ids with one placeholder per image to the tensors an image-text model takes.
+
+Token ids that cross the engine's border hold ONE image token per :class:`Media`. How many
+positions an image fills inside the model (its patches, row breaks, ...) is known to the
+processor alone, so the placeholder is expanded here, once, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import ProcessorMixin
+
+from safeladder.engine.local.models import LoadedModel
+from safeladder.errors import MissingExtra, ModelError
+from safeladder.types import IntArray, Media
+
+
+@dataclass(frozen=True)
+class ExpandedRow:
+    """One row as the model sees it."""
+
+    token_ids: IntArray
+    """(S,) ids with every image at its full length."""
+    positions: IntArray
+    """(T,) for each token id given, where it (of an image: its last position) is in the row."""
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    """``pixel_values`` and what else the processor makes; first axis counts images or patches."""
+
+
+def expand_row(
+    loaded: LoadedModel, token_ids: Sequence[int] | IntArray, media: Sequence[Media] = (),
+) -> ExpandedRow:
+    """Expand the image tokens of one row.
+
+    Raises:
+        ModelError: the model takes no images, or the ids do not hold one image token per image.
+    """
+    ids = np.asarray(token_ids, dtype=np.int64)
+    if not media and (loaded.processor is None or _image_token(loaded.processor)[1] not in ids):
+        return ExpandedRow(ids, np.arange(len(ids)))
+    if loaded.processor is None:
+        raise ModelError(f"{loaded.config.model_type} takes no images: use an image-text model")
+    token, token_id = _image_token(loaded.processor)
+    found = int((ids == token_id).sum())
+    if found != len(media):
+        raise ModelError(f"{found} image tokens ({token}) in the ids of {len(media)} images: "
+                         "give exactly one per image; the engine expands them")
+    pieces: list[IntArray] = []
+    tensors: list[dict[str, Tensor]] = []
+    lengths = np.ones(len(ids), dtype=np.int64)
+    start = 0
+    for place, item in zip(np.flatnonzero(ids == token_id).tolist(), media, strict=True):
+        image_ids, image_tensors = _process(loaded.processor, token, item)
+        pieces += [ids[start:place], image_ids]
+        tensors.append(image_tensors)
+        lengths[place] = len(image_ids)
+        start = place + 1
+    expanded = np.concatenate([*pieces, ids[start:]])
+    return ExpandedRow(expanded, np.cumsum(lengths) - 1, concatenate(tensors))
+
+
+def media_inputs(
+    loaded: LoadedModel, token_ids: Sequence[int] | IntArray, media: Sequence[Media] = (),
+) -> dict[str, Tensor]:
+    """The keyword arguments of the model's ``forward`` for one row, on the model's device.
+
+    ``input_ids`` is (1, S) with image tokens expanded.
+    """
+    return collate(loaded, [expand_row(loaded, token_ids, media)])
+
+
+def collate(loaded: LoadedModel, rows: Sequence[ExpandedRow]) -> dict[str, Tensor]:
+    """Pad rows on the right to (B, S): ``input_ids``, ``attention_mask`` and the media tensors."""
+    width = max(len(row.token_ids) for row in rows)
+    input_ids = torch.zeros(len(rows), width, dtype=torch.int64)
+    mask = torch.zeros_like(input_ids)
+    for i, row in enumerate(rows):
+        input_ids[i, : len(row.token_ids)] = torch.from_numpy(row.token_ids)
+        mask[i, : len(row.token_ids)] = 1
+    inputs = {"input_ids": input_ids, "attention_mask": mask}
+    inputs |= concatenate([row.tensors for row in rows if row.tensors])
+    if loaded.processor is not None and _takes(loaded, "mm_token_type_ids"):
+        inputs["mm_token_type_ids"] = (input_ids == _image_token(loaded.processor)[1]).long() * mask
+    return {name: tensor.to(loaded.device) for name, tensor in inputs.items()}
+
+
+def concatenate(tensors: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Join the media tensors of several images or rows along their first axis.
+
+    Raises:
+        ModelError: they do not fit together (images of different sizes in a model that needs one).
+    """
+    if not tensors:
+        return {}
+    try:
+        return {name: torch.cat([part[name] for part in tensors]) for name in tensors[0]}
+    except RuntimeError as error:
+        shapes = sorted({str(tuple(part["pixel_values"].shape[1:])) for part in tensors})
+        raise ModelError(f"images of one batch differ in shape ({', '.join(shapes)}): "
+                         "resize them, or train with one row per micro-batch") from error
+
+
+def _process(
+    processor: ProcessorMixin, token: str, item: Media,
+) -> tuple[IntArray, dict[str, Tensor]]:
+    """The ids one image stands for and its tensors, as the processor makes them."""
+    made = processor(images=[pixels(item)], text=[token], add_special_tokens=False,
+                     return_tensors="pt")
+    ids: IntArray = made.pop("input_ids")[0].numpy()
+    unwanted = {"attention_mask", "token_type_ids", "mm_token_type_ids"}
+    return ids, {name: value for name, value in made.items() if name not in unwanted}
+
+
+def pixels(item: Media) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """(height, width, 3) RGB of an image, read from its file where needed.
+
+    Raises:
+        MissingExtra: the image is a file and pillow is not installed.
+        ModelError: the file is no image.
+    """
+    if item.pixels is not None:
+        return item.pixels
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        raise MissingExtra("pillow", "vision", "reading an image") from error
+    assert item.path is not None
+    try:
+        with Image.open(item.path) as image:
+            return np.asarray(image.convert("RGB"), dtype=np.uint8)
+    except (OSError, UnidentifiedImageError) as error:
+        raise ModelError(f"cannot read the image {item.path}: {error}") from error
+
+
+def _image_token(processor: ProcessorMixin) -> tuple[str, int]:
+    # every image-text processor sets both; their base class does not declare them
+    known: Any = processor
+    return str(known.image_token), int(known.image_token_id)
+
+
+def _takes(loaded: LoadedModel, name: str) -> bool:
+    return name in inspect.signature(loaded.model.forward).parameters

@@ -1,0 +1,230 @@
+"""A model, its tokenizer and its processor: loading, building from a config, saving.
+
+Nothing here depends on how a model is run: samplers and trainers both start from a
+:class:`LoadedModel`.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.utils import logging as transformers_logging
+
+from safeladder.engine.local.files import atomic_folder
+from safeladder.errors import CheckpointError, ConfigError, MissingExtra, ModelError
+
+
+@dataclass(frozen=True)
+class LoraParams:
+    """Low-rank adapters (arXiv 2106.09685): W x + (alpha / rank) B A x, B starts at zero.
+
+    There is no dropout: log-probabilities of one set of weights must be one thing.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    target_modules: tuple[str, ...] | str = "all-linear"
+    """Names of the modules to adapt, as peft takes them."""
+
+
+@dataclass
+class LoadedModel:
+    """A Hugging Face model in evaluation mode, with what turns text and images into its inputs."""
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    processor: ProcessorMixin | None = None
+    """Only models that take images have one."""
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """The model's configuration."""
+        return cast(PretrainedConfig, self.model.config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def has_lora(self) -> bool:
+        """Whether the model is wrapped by peft."""
+        return hasattr(self.model, "merge_and_unload")
+
+
+def load_model(
+    path: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",
+    lora: LoraParams | None = None,
+) -> LoadedModel:
+    """Load a Hugging Face folder or hub id; image-text models come with their processor.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the weights do not fit the config.
+        MissingExtra: ``lora`` is given and peft is not installed.
+    """
+    name = str(path)
+    if (Path(name).is_absolute() or name.startswith(".")) and not Path(name).is_dir():
+        raise CheckpointError(f"there is no model folder {name}: check the path")
+    with _readable(name), _no_progress_bars():
+        config = AutoConfig.from_pretrained(name)
+        multimodal = _takes_images(config)
+        factory: Any = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
+        model, info = factory.from_pretrained(name, dtype=dtype, output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        processors: Any = AutoProcessor
+        processor = processors.from_pretrained(name) if multimodal else None
+    problems = [*info["missing_keys"], *info["mismatched_keys"]]
+    if problems:
+        # transformers would go on with random weights in these places
+        raise CheckpointError(
+            f"{name}: {len(problems)} weights are missing or have another shape than the config "
+            f"says, the first is {problems[0]}; copy the checkpoint again")
+    return _finish(LoadedModel(model, tokenizer, processor), device, lora)
+
+
+def build_model(
+    config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, seed: int,
+    processor: ProcessorMixin | None = None,
+) -> LoadedModel:
+    """Make a stock architecture with random weights (fp32, CPU), e.g. ``{"model_type": "qwen3",
+    "hidden_size": 128, ...}``.
+
+    Vocabulary size and special tokens come from the tokenizer where the config does not say.
+    The same seed gives the same weights, and the caller's random state is left alone.
+
+    Raises:
+        ConfigError: unknown ``model_type`` or key, or fewer embeddings than the tokenizer has ids.
+    """
+    settings = dict(config)
+    model_type = settings.pop("model_type", None)
+    text = settings.get("text_config")
+    target = dict(text) if isinstance(text, Mapping) else settings
+    target.setdefault("vocab_size", len(tokenizer))
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        target.setdefault(key, getattr(tokenizer, key))
+    if target["vocab_size"] < len(tokenizer):
+        raise ConfigError(f"model.vocab_size {target['vocab_size']} is less than the tokenizer's "
+                          f"{len(tokenizer)} ids: leave it out or enlarge it")
+    if text is not None:
+        settings["text_config"] = target
+    _check_keys(model_type, settings)
+    full = AutoConfig.for_model(model_type, **settings)
+    factory: Any = AutoModelForImageTextToText if _takes_images(full) else AutoModelForCausalLM
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = factory.from_config(full, dtype=torch.float32)
+    return _finish(LoadedModel(model, tokenizer, processor), "cpu", None)
+
+
+def require_chat_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raise :class:`ModelError` when ``tokenizer`` cannot render chat messages."""
+    if not tokenizer.chat_template:
+        raise ModelError(f"{name} has no chat template: use its instruct version, or put a "
+                         "chat_template.jinja into its folder")
+
+
+def save_checkpoint(loaded: LoadedModel, path: Path) -> None:
+    """Write a folder that plain ``AutoModelForCausalLM``/``AutoTokenizer`` load.
+
+    Adapters are merged into a copy of the weights, so training goes on unchanged. The folder
+    appears whole or not at all.
+
+    Raises:
+        StorageError: ``path`` exists or cannot be written.
+    """
+    model: Any = loaded.model
+    if loaded.has_lora:
+        model = copy.deepcopy(model).merge_and_unload()
+    with atomic_folder(Path(path)) as folder, _no_progress_bars():
+        model.save_pretrained(folder)
+        loaded.tokenizer.save_pretrained(folder)
+        if loaded.processor is not None:
+            loaded.processor.save_pretrained(folder)
+
+
+def _finish(
+    loaded: LoadedModel, device: str | torch.device, lora: LoraParams | None,
+) -> LoadedModel:
+    if lora is not None:
+        loaded.model = _with_lora(loaded.model, lora)
+    # evaluation mode for good: dropout would make trainer and sampler two different models
+    loaded.model.to(device).eval()
+    return loaded
+
+
+def _with_lora(model: nn.Module, lora: LoraParams) -> nn.Module:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise MissingExtra("peft", "peft", "LoRA") from error
+    targets = lora.target_modules
+    wrapped: nn.Module = get_peft_model(model, LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0,
+        target_modules=targets if isinstance(targets, str) else list(targets)))
+    return wrapped
+
+
+def _takes_images(config: PretrainedConfig) -> bool:
+    return (getattr(config, "vision_config", None) is not None
+            and config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
+
+
+def _check_keys(model_type: object, settings: Mapping[str, Any], where: str = "model") -> None:
+    try:
+        known = {*AutoConfig.for_model(str(model_type)).to_dict(), "rope_theta"}
+    except ValueError as error:
+        raise ConfigError(f"{where}.model_type {model_type!r} is not an architecture that "
+                          "transformers knows; 'qwen3' is one") from error
+    for key, value in settings.items():
+        # a config swallows any key, so a typing error would train another model unnoticed
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{where}.{key} is not a setting of {model_type}{hint}")
+        if isinstance(value, Mapping) and "model_type" in value:
+            _check_keys(value["model_type"], value, f"{where}.{key}")
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Turn what a damaged or missing checkpoint raises into one clear line."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise CheckpointError(f"{name}: the weights are damaged ({error}); "
+                              "copy the checkpoint again") from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        line = (str(error).strip() or repr(error)).splitlines()[0]
+        raise CheckpointError(f"cannot load the model {name}: {line}") from error
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Keep transformers' bars out of the caller's terminal display."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
