@@ -221,10 +221,11 @@ def _readable(name: str) -> Iterator[None]:
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
     """Keep transformers' bars out of the caller's terminal display."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+    bars: Any = transformers_logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
     try:
         yield
     finally:
         if shown:
-            transformers_logging.enable_progress_bar()
+            bars.enable_progress_bar()
