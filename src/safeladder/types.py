@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -172,10 +173,14 @@ class Verdict:
     probabilities: Mapping[str, float] | None = None
     reason: str = ""
     error: str | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Named components of the score (``{"format": 1.0, "answer": 2.0}``), when it has any."""
 
     def __post_init__(self) -> None:
-        if self.score is not None and not np.isfinite(self.score):
+        if self.score is not None and not math.isfinite(self.score):
             raise ValueError(f"{self.verifier}: a score must be finite or None, got {self.score}")
+        if self.parts and not all(map(math.isfinite, self.parts.values())):
+            raise ValueError(f"{self.verifier}: a part is not finite: {dict(self.parts)}")
         if self.score is None and not self.error:
             raise ValueError(f"{self.verifier}: an abstention must say why (error)")
 
