@@ -1,0 +1,108 @@
+"""The ``safeladder`` command: parse, then import what the command needs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from safeladder import __version__
+from safeladder.errors import SafeLadderError
+
+app = typer.Typer(
+    name="safeladder", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Take a language model up a ladder of safety-oriented reinforcement learning.")
+data_app = typer.Typer(no_args_is_help=True, help="Write data sets.")
+app.add_typer(data_app, name="data")
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"safeladder {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option(
+        "--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def climb(
+    recipe: Annotated[str, typer.Argument(
+        help="A recipe file, or the name of one that ships with the package.")],
+    set_: Annotated[list[str] | None, typer.Option(
+        "--set", metavar="A.B=C", help="Override a recipe value; repeatable. List items by "
+        "number or name: rungs.logic_rl.settings.num_steps=10.")] = None,
+    out: Annotated[Path | None, typer.Option(
+        help="Run directory [default: runs/<recipe>-<time>].")] = None,
+    resume: Annotated[bool, typer.Option(
+        "--resume", help="Go on with the run in --out (default: the recipe's newest run).")] = False,
+) -> None:
+    """Train a model up the rungs of a recipe."""
+    from safeladder.ladder.climb import climb as run_climb
+
+    run_climb(recipe, overrides=set_ or [], out=out, resume=resume)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+) -> None:
+    """Write report.html from what a run directory holds."""
+    from safeladder.ladder.report import write_report
+
+    typer.echo(write_report(run))
+
+
+@app.command()
+def chat(
+    run: Annotated[Path, typer.Argument(
+        help="A run directory (its last rung answers) or a Hugging Face checkpoint.")],
+    rung: Annotated[str | None, typer.Option(help="Which rung of the run answers.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option(min=1)] = 1024,
+) -> None:
+    """Talk to a model in the terminal; its reasoning is dimmed."""
+    from safeladder.cli.chat import chat_with
+
+    chat_with(run, rung=rung, temperature=temperature, max_tokens=max_tokens)
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, threads, devices, and what each extra would add."""
+    from safeladder.cli.doctor import run_doctor
+
+    run_doctor()
+
+
+@data_app.command("knights-knaves")
+def knights_knaves(
+    people: Annotated[int, typer.Option(min=2, max=8, help="People per puzzle.")],
+    split: Annotated[str, typer.Option(help="train or test, as published.")],
+    out: Annotated[Path, typer.Option(help="File to write; .jsonl or .parquet.")],
+) -> None:
+    """Rebuild the published Knights and Knaves rows of Logic-RL."""
+    from safeladder.data.knights_knaves.published import write_knights_knaves
+
+    count = write_knights_knaves(people, split, out)
+    typer.echo(f"{out}: {count} rows")
+
+
+def main() -> None:
+    """Run the command line; an error a user can mend is one line and exit code 2."""
+    try:
+        app(standalone_mode=True)
+    except SafeLadderError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; go on with --resume", err=True)
+        sys.exit(130)

@@ -1,0 +1,65 @@
+"""The embedded model: a stock architecture from a config, a BPE tokenizer from the corpus.
+
+No model hub is needed: weights start random and the first rung is language pretraining. What it
+leaves is an ordinary Hugging Face checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+USER, ASSISTANT, END, PAD, UNKNOWN = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>", "<|unk|>"
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}" + ASSISTANT + " {{ message['content'] }}" + END +
+    "{% else %}" + USER + " {{ message['content'] }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}" + ASSISTANT + " <think>{% endif %}"
+)
+"""One special token opens each turn; the assistant's turn is pre-filled with its think tag."""
+
+
+def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> Any:
+    """Train a byte-level BPE tokenizer and wrap it as a ``PreTrainedTokenizerFast``.
+
+    The alphabet is printable ASCII (what the corpus is written in); other bytes become the
+    unknown token, which keeps the vocabulary, and with it the output layer, small.
+
+    Args:
+        corpus: the texts, in a fixed order (training is deterministic).
+        vocab_size: upper bound; fewer are made when the corpus has no further pairs.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
+    # A word is a blank and what follows it up to the next blank: "Ann+" may become one token.
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(r"\s?\S+"), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    # Tags and turn marks swallow the blank before them, so that every word of a text is the same
+    # token wherever it stands: with one blank in front.
+    special = [AddedToken(token, lstrip=True, normalized=False, special=True)
+               for token in (PAD, END, USER, ASSISTANT, UNKNOWN)]
+    alphabet = ["\u0120", "\u010a", *(chr(code) for code in range(33, 127))]
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size - len(TAGS), special_tokens=special,
+                                  initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator((_without_tags(text) for text in corpus), trainer)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, unk_token=UNKNOWN,
+        clean_up_tokenization_spaces=False)
+    # The tags are ordinary tokens: decoding a response keeps them.
+    wrapped.add_tokens([AddedToken(tag, lstrip=True, normalized=False, special=False)
+                        for tag in TAGS])
+    wrapped.chat_template = CHAT_TEMPLATE
+    return wrapped
+
+
+def _without_tags(text: str) -> str:
+    for tag in TAGS:
+        text = text.replace(tag, " ")
+    return text

@@ -1,0 +1,187 @@
+"""What a recipe says: a model, an engine, an evaluation, and a list of rungs.
+
+A recipe is a YAML file; ``safeladder climb NAME --set a.b=c`` reads it into these models and
+writes the resolved form into the run directory. Every key has one reader.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from safeladder.config import StrictModel, apply_overrides, read_yaml, validate
+from safeladder.data.sources import SourceSpec
+from safeladder.data.stream import CurriculumSpec
+from safeladder.errors import ConfigError
+from safeladder.train.rl import RLSettings
+from safeladder.train.sft import SFTSettings
+from safeladder.verifiers import ObjectiveSpec, VerifierSpec
+
+
+class EmbeddedModel(StrictModel):
+    """A model made from nothing: stock architecture, random weights, tokenizer from the corpus."""
+
+    type: Literal["embedded"]
+    config: dict[str, Any] = Field(description="Hugging Face config; model_type and sizes")
+    vocab_size: int = Field(512, ge=128, description="tokens, upper bound")
+
+
+class CheckpointModel(StrictModel):
+    """A Hugging Face checkpoint: a folder, or a hub id."""
+
+    type: Literal["checkpoint"]
+    path: str
+    chat_template: str | None = Field(
+        None, description="Jinja text or a .jinja file, for a tokenizer that has none")
+
+
+class LocalEngineSpec(StrictModel):
+    """One process, torch, a Hugging Face model."""
+
+    type: Literal["local"] = "local"
+    threads: int | None = Field(None, ge=1, description="torch threads; None: all cores")
+    workers: int = Field(1, ge=1, description="data-parallel worker processes")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: str = "cpu"
+    max_rows: int = Field(256, ge=1, description="rows sampled at once")
+    max_tokens_per_microbatch: int = Field(16384, ge=1)
+    lora_rank: int | None = Field(None, ge=1, description="train a LoRA of this rank through peft")
+
+
+class EvaluationSet(StrictModel):
+    """Held-out prompts under one name; ``test`` metrics carry no suffix, others ``_<name>``."""
+
+    name: str
+    data: list[SourceSpec]
+
+
+class EvaluationSpec(StrictModel):
+    """How every rung is judged: the same prompts, parser and verifiers for all."""
+
+    sets: list[EvaluationSet] = Field(min_length=1)
+    validation: list[SourceSpec] = Field(
+        default_factory=list, description="for choosing: scored while a rung runs")
+    max_tokens: int = Field(ge=1)
+    temperatures: list[float] = Field(default_factory=lambda: [0.0], description="0 is greedy")
+    shown: int = Field(5, ge=0, description="test prompts shown before and after in the report")
+
+
+class RungBase(StrictModel):
+    """What every rung has."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    start_from: str | None = Field(
+        None, description="a rung of this recipe, or a checkpoint's folder; None: the rung before")
+    baseline: bool = Field(
+        False, description="a comparison: listed under baselines, and no rung continues from it")
+    evaluate: bool = True
+    seed: int | None = Field(None, description="None: the recipe's")
+    data: list[SourceSpec] = Field(min_length=1)
+
+
+class SFTRung(RungBase):
+    """Supervised: language pretraining on texts, fine-tuning on demonstrations."""
+
+    type: Literal["sft"]
+    settings: SFTSettings
+    validation: list[SourceSpec] = Field(
+        default_factory=list, description="held-out rows for the validation loss")
+
+
+class RLRung(RungBase):
+    """Reinforcement learning from verifiers."""
+
+    type: Literal["rl"]
+    settings: RLSettings
+    algorithm: dict[str, Any] = Field(description="preset, and fields to override")
+    curriculum: CurriculumSpec = Field(default_factory=CurriculumSpec)
+    reference: str | None = Field(
+        None, description="checkpoint the KL compares with; None: the rung's own start")
+    max_abstention: float = Field(
+        0.1, ge=0, le=1, description="share of unjudged trajectories above which the run stops")
+
+
+Rung = Annotated[SFTRung | RLRung, Field(discriminator="type")]
+
+
+class Recipe(StrictModel):
+    """One climb."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    description: str = ""
+    seed: int = 0
+    model: Annotated[EmbeddedModel | CheckpointModel, Field(discriminator="type")]
+    engine: LocalEngineSpec = Field(default_factory=LocalEngineSpec)
+    verifiers: list[VerifierSpec] = Field(min_length=1)
+    objective: ObjectiveSpec
+    evaluation: EvaluationSpec
+    sinks: list[Literal["tensorboard", "trackio", "wandb"]] = Field(default_factory=list)
+    rungs: list[Rung] = Field(min_length=1)
+
+    @field_validator("rungs")
+    @classmethod
+    def _names_differ(cls, rungs: list[Rung]) -> list[Rung]:
+        names = [rung.name for rung in rungs]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"two rungs are named {sorted(twice)[0]!r}")
+        return rungs
+
+    @model_validator(mode="after")
+    def _starts_exist(self) -> Recipe:
+        before: list[str] = []
+        for rung in self.rungs:
+            start = rung.start_from
+            if start in {r.name for r in self.rungs} and start not in before:
+                raise ValueError(f"rung {rung.name!r} starts from {start!r}, which comes later")
+            before.append(rung.name)
+        return self
+
+    def start_of(self, rung: Rung) -> str | None:
+        """The rung name or folder that ``rung`` starts from; None: the recipe's model."""
+        if rung.start_from is not None:
+            return rung.start_from
+        climbed = [r.name for r in self.rungs[:self.rungs.index(rung)] if not r.baseline]
+        return climbed[-1] if climbed else None
+
+    def seed_of(self, rung: Rung) -> int:
+        """The seed of one rung."""
+        return self.seed if rung.seed is None else rung.seed
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe's file: a path, or the name of one that ships with the package.
+
+    Raises:
+        ConfigError: there is no such file or name.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        return path
+    shipped = {Path(entry.name).stem: entry
+               for entry in resources.files("safeladder.recipes").iterdir()
+               if entry.name.endswith(".yaml")}
+    if name not in shipped:
+        raise ConfigError(f"no recipe {name!r}: give a YAML file or one of "
+                          f"{', '.join(sorted(shipped))}")
+    return Path(str(shipped[name]))
+
+
+def load_recipe(name: str, overrides: list[str]) -> Recipe:
+    """Read, override and check a recipe.
+
+    Raises:
+        ConfigError: one line per problem: file, key, what is wrong, the nearest known key.
+    """
+    path = find_recipe(name)
+    return validate(Recipe, apply_overrides(read_yaml(path), overrides), str(path))
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML; reading it back gives an equal recipe."""
+    text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=100)
+    return text
