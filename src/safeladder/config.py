@@ -94,7 +94,7 @@ def _list_index(items: list[Any], key: str, override: str) -> int:
     if key.isdigit() and int(key) < len(items):
         return int(key)
     known = [name for name in names if name] or [f"0..{len(items) - 1}"]
-    raise ConfigError(f"override {override!r}: no item {key!r}{_hint(key, known)}")
+    raise ConfigError(f"override {override!r}: no item {key!r}{near_miss(key, known)}")
 
 
 def validate(model: type[Model], data: Any, where: str) -> Model:
@@ -116,7 +116,7 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         known = sorted(_field_names(model))
         siblings = sorted(_siblings(model, problem["loc"]) or known)
-        return f"unknown key {path!r}{_hint(loc[-1], siblings)}"
+        return f"unknown key {path!r}{near_miss(loc[-1], siblings)}"
     message = problem["msg"].removeprefix("Value error, ")
     given = problem.get("input")
     shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
@@ -162,7 +162,8 @@ def _field_names(model: type[BaseModel], seen: set[type] | None = None) -> set[s
     return names
 
 
-def _hint(word: str, known: Sequence[str]) -> str:
+def near_miss(word: str, known: Sequence[str]) -> str:
+    """What to append to "unknown name": the nearest known one, or else all of them."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if near:
         return f" (did you mean {near[0]!r}?)"
