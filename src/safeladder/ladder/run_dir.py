@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from safeladder.errors import CheckpointError, ConfigError
-from safeladder.train.state import storage_error, write_text
+from safeladder.files import storage_error, write_text
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safeladder.engine.base import Trainer
-from safeladder.errors import CheckpointError, StorageError
+from safeladder.errors import CheckpointError
+from safeladder.files import atomic_folder, write_text
 
 
 @dataclass
@@ -49,19 +49,11 @@ class Checkpoints:
         Raises:
             StorageError: the disk is full or the folder is read-only; older states are intact.
         """
-        name = f"step-{state.next_step:08d}"
-        partial = self.folder / f".{name}.partial"
-        try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+        path = self.folder / f"step-{state.next_step:08d}"
+        shutil.rmtree(path, ignore_errors=True)
+        with atomic_folder(path) as partial:
             await trainer.save_state(partial / "trainer")
             write_text(partial / "loop.json", json.dumps(asdict(state)))
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-            os.replace(partial, self.folder / name)
-            sync_folder(self.folder)
-        except OSError as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise storage_error(self.folder, error) from error
         for old in self.steps()[:-self.keep]:
             shutil.rmtree(old)
 
@@ -92,38 +84,3 @@ class Checkpoints:
     def clear(self) -> None:
         """Forget all states (the rung is finished)."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, and onto the disk.
-
-    Raises:
-        StorageError: the disk is full or the folder is read-only.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise storage_error(path, error) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename inside ``folder`` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def storage_error(path: Path, error: OSError) -> StorageError:
-    """The one line a user gets when something cannot be written."""
-    if isinstance(error, StorageError):
-        return error
-    return StorageError(f"{path}: cannot write ({error.strerror or error}); free space or choose "
-                        "another folder with --out, then go on with --resume")

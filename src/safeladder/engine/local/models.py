@@ -30,7 +30,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
-from safeladder.engine.local.files import atomic_folder
+from safeladder.files import atomic_folder
 from safeladder.errors import CheckpointError, ConfigError, MissingExtra, ModelError
 
 
