@@ -1,0 +1,1 @@
+"""Knights and Knaves: puzzles of two to eight people, exactly as published or freshly drawn."""
