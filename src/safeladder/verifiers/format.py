@@ -1,0 +1,161 @@
+"""The shape of a reasoning response: one think block, then the answer.
+
+Only the response is read (``Trajectory.response``: the assistant's text with whatever the
+template pre-filled of it), so nothing in the prompt can satisfy or break the format.
+All searches are plain string searches, linear in the length of the text.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+from typing import ClassVar, Literal, NamedTuple
+
+from pydantic import Field
+
+from safeladder.config import StrictModel
+from safeladder.types import Trajectory, Verdict
+from safeladder.verifiers.cases import HOSTILE_TEXTS, Case
+
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
+
+END_OF_TURN = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "</s>", "<eos>", "<|end|>")
+"""Texts of end-of-turn tokens, should a decoder keep them: one may end the response."""
+
+PLACEHOLDERS = frozenset({"reasoning process here", "thinking process here", "your reasoning here"})
+"""Texts that prompts show inside an example think block: copying one is no thinking."""
+
+_WORD = re.compile(r"[^\W_]+")
+
+
+class Sections(NamedTuple):
+    """A response taken apart. ``problem`` is empty when it is well formed."""
+
+    think: str
+    answer: str
+    problem: str
+
+
+def read_response(
+    response: str, min_think_words: int = 1, end_of_turn: tuple[str, ...] = END_OF_TURN,
+) -> Sections:
+    """Take ``<think>...</think><answer>...</answer>`` apart, or say what is wrong.
+
+    Each tag occurs exactly once, in this order, with nothing but whitespace before, between and
+    after the blocks; one end-of-turn text may follow. The think block needs
+    ``min_think_words`` words (runs of letters or digits) and is no placeholder.
+    """
+    for tag in (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE):
+        count = response.count(tag)
+        if count != 1:
+            return _broken(f"{tag} occurs {count} times, expected once")
+    opened, closed = response.find(THINK_OPEN), response.find(THINK_CLOSE)
+    start, end = response.find(ANSWER_OPEN), response.find(ANSWER_CLOSE)
+    if not opened < closed < start < end:
+        return _broken("tags out of order")
+    think = response[opened + len(THINK_OPEN):closed]
+    problem = (_problem_before(response[:opened]) or _problem_of_think(think, min_think_words)
+               or _problem_outside(response[closed + len(THINK_CLOSE):start],
+                                   response[end + len(ANSWER_CLOSE):], end_of_turn))
+    if problem:
+        return _broken(problem)
+    return Sections(think, response[start + len(ANSWER_OPEN):end], "")
+
+
+def think_text(response: str) -> str:
+    """What was thought: after the first ``<think>`` up to the next ``</think>``, or to the end
+    if it never closes (a truncated response); empty without a think tag.
+    """
+    _, opened, rest = response.partition(THINK_OPEN)
+    return rest.partition(THINK_CLOSE)[0] if opened else ""
+
+
+def after_think(response: str) -> str:
+    """What was said: all after the last ``</think>``; empty if a think block never closed; the
+    whole response if it has no think block.
+    """
+    _, closed, rest = response.rpartition(THINK_CLOSE)
+    if closed:
+        return "" if THINK_OPEN in rest else rest
+    return "" if THINK_OPEN in response else response
+
+
+def answer_text(response: str) -> str | None:
+    """The content of the one answer block after thinking; None if there is not exactly one."""
+    said = after_think(response)
+    if said.count(ANSWER_OPEN) != 1 or said.count(ANSWER_CLOSE) != 1:
+        return None
+    start, end = said.find(ANSWER_OPEN) + len(ANSWER_OPEN), said.find(ANSWER_CLOSE)
+    return said[start:end] if start <= end else None
+
+
+class ThinkFormat(StrictModel):
+    """1 when the response opens with exactly one closed, non-empty think block, else 0.
+
+    Classes: ``well_formed``, ``bad_format``. What follows the block is not looked at, except that
+    no further think tag may be in it.
+    """
+
+    type: Literal["format"] = "format"
+    name: str = "format"
+    min_think_words: int = Field(default=1, ge=1, description="words a think block needs")
+
+    cases: ClassVar[tuple[Case, ...]]
+
+    def verify(self, trajectory: Trajectory) -> Verdict:
+        """Judge the response's think block."""
+        problem = self._problem(trajectory.response)
+        if problem:
+            return Verdict(self.name, 0.0, "bad_format", reason=problem)
+        return Verdict(self.name, 1.0, "well_formed")
+
+    def _problem(self, response: str) -> str:
+        for tag in (THINK_OPEN, THINK_CLOSE):
+            count = response.count(tag)
+            if count != 1:
+                return f"{tag} occurs {count} times, expected once"
+        opened, closed = response.find(THINK_OPEN), response.find(THINK_CLOSE)
+        if closed < opened:
+            return "tags out of order"
+        think = response[opened + len(THINK_OPEN):closed]
+        return _problem_before(response[:opened]) or _problem_of_think(think, self.min_think_words)
+
+
+def _broken(problem: str) -> Sections:
+    return Sections("", "", problem)
+
+
+def _problem_before(text: str) -> str:
+    return f"text before {THINK_OPEN}" if text.strip() else ""
+
+
+def _problem_of_think(think: str, min_words: int) -> str:
+    words = sum(1 for _ in islice(_WORD.finditer(think), min_words))
+    if words < min_words:
+        return "empty thinking" if words == 0 else f"thinking has fewer than {min_words} words"
+    if len(think) < 100 and think.strip(" \t\r\n.").casefold() in PLACEHOLDERS:
+        return "placeholder instead of thinking"
+    return ""
+
+
+def _problem_outside(between: str, tail: str, end_of_turn: tuple[str, ...]) -> str:
+    if between.strip():
+        return f"text between {THINK_CLOSE} and {ANSWER_OPEN}"
+    tail = tail.strip()
+    return f"text after {ANSWER_CLOSE}" if tail and tail not in end_of_turn else ""
+
+
+ThinkFormat.cases = (
+    Case("good", "<think>2 + 2</think>4", score=1.0, verdict_class="well_formed"),
+    Case("good", "\n<think>\nwhy not\n</think>\n\nHello.", score=1.0),
+    Case("bad", "4", score=0.0, verdict_class="bad_format"),
+    Case("bad", "<think></think>4", score=0.0),
+    Case("bad", "<think> \n ... \u200b</think>4", score=0.0),
+    Case("bad", "<think>reasoning process here</think>4", score=0.0),
+    Case("bad", "<think>never closed", score=0.0),
+    Case("bad", "</think>a<think>b", score=0.0),
+    Case("bad", "Sure! <think>a</think>b", score=0.0),
+    Case("bad", "<think>a</think>b<think>c</think>", score=0.0),
+    *(Case("hostile", text, score=0.0) for text in HOSTILE_TEXTS),
+)

@@ -1,0 +1,98 @@
+"""From a recipe's mappings to verifiers."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from safeladder.config import StrictModel, validate
+from safeladder.errors import ConfigError, MissingExtra
+from safeladder.verifiers.adapters import TRLReward, VerlScore
+from safeladder.verifiers.base import Objective, Verifier
+from safeladder.verifiers.format import ThinkFormat
+from safeladder.verifiers.logic_rl import LogicRL
+from safeladder.verifiers.math import MathAnswer
+from safeladder.verifiers.numeric import NumericAnswer
+from safeladder.verifiers.reasoning_gym import ReasoningGym
+from safeladder.verifiers.workers import Isolated
+
+VERIFIERS: dict[str, type[StrictModel]] = {
+    "format": ThinkFormat,
+    "logic_rl": LogicRL,
+    "math": MathAnswer,
+    "numeric": NumericAnswer,
+    "reasoning_gym": ReasoningGym,
+    "trl": TRLReward,
+    "verl": VerlScore,
+}
+"""``type`` in a recipe -> the class, which is also its configuration."""
+
+
+def build_verifier(spec: Mapping[str, Any], where: str = "verifier") -> Verifier:
+    """Build one verifier from ``{"type": ..., ...}``; in workers if its ``isolate`` says so.
+
+    Raises:
+        ConfigError: unknown type, unknown key, wrong value, or a function's module not found.
+        MissingExtra: its package is not installed.
+    """
+    kind = spec.get("type")
+    if kind not in VERIFIERS:
+        near = difflib.get_close_matches(str(kind), VERIFIERS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(VERIFIERS)}"
+        raise ConfigError(f"{where}: no verifier type {kind!r} ({hint})")
+    verifier: Any = validate(VERIFIERS[kind], dict(spec), where)
+    needs = getattr(verifier, "needs", None)
+    if needs is not None and importlib.util.find_spec(needs[0]) is None:
+        raise MissingExtra(needs[0].replace("_", "-"), needs[1], f"{where}: verifier {kind!r}")
+    path = getattr(verifier, "path", None)
+    if path is not None and not _importable(path.partition(":")[0]):
+        raise ConfigError(f"{where}: no module {path.partition(':')[0]!r} on the import path")
+    isolation = getattr(verifier, "isolate", None)
+    if isolation is not None:
+        return Isolated(verifier, isolation)
+    if hasattr(verifier, "prepare"):
+        verifier.prepare()
+    return verifier  # type: ignore[no-any-return]  # one of VERIFIERS, each tested to be a Verifier
+
+
+def build_verifiers(
+    specs: Mapping[str, Mapping[str, Any]], where: str = "verifiers",
+) -> dict[str, Verifier]:
+    """Build a recipe's verifiers; the key is the name, unless ``name`` is given.
+
+    Raises:
+        ConfigError: as :func:`build_verifier`; MissingExtra: as there.
+    """
+    return {key: build_verifier({"name": key, **spec}, f"{where}.{key}")
+            for key, spec in specs.items()}
+
+
+def close_verifiers(verifiers: Mapping[str, Verifier]) -> None:
+    """End the worker processes of those that have any."""
+    for verifier in verifiers.values():
+        if isinstance(verifier, Isolated):
+            verifier.close()
+
+
+def check_routes(
+    tasks: Iterable[str], objective: Objective, verifiers: Mapping[str, Verifier],
+) -> None:
+    """Before a run: every task has an entry in the objective, every name in it a verifier.
+
+    Raises:
+        ConfigError: the first that has none.
+    """
+    for task in tasks:
+        for name in objective.verifiers(task):
+            if name not in verifiers:
+                raise ConfigError(f"objective: task {task!r} asks for verifier {name!r} (known: "
+                                  f"{', '.join(verifiers) or 'none'})")
+
+
+def _importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
