@@ -14,10 +14,12 @@ from typing import ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from safeladder.config import StrictModel
+from safeladder.render.think import CLOSE as THINK_CLOSE
+from safeladder.render.think import OPEN as THINK_OPEN
+from safeladder.render.think import split_think
 from safeladder.types import Trajectory, Verdict
 from safeladder.verifiers.cases import HOSTILE_TEXTS, Case
 
-THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
 
 END_OF_TURN = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "</s>", "<eos>", "<|end|>")
@@ -64,25 +66,17 @@ def read_response(
 
 
 def think_text(response: str) -> str:
-    """What was thought: after the first ``<think>`` up to the next ``</think>``, or to the end
-    if it never closes (a truncated response); empty without a think tag.
-    """
-    _, opened, rest = response.partition(THINK_OPEN)
-    return rest.partition(THINK_CLOSE)[0] if opened else ""
+    """What was thought (:func:`safeladder.render.think.split_think`); empty without thinking."""
+    return split_think(response).think or ""
 
 
 def after_think(response: str) -> str:
-    """What was said: all after the last ``</think>``; empty if a think block never closed; the
-    whole response if it has no think block.
-    """
-    _, closed, rest = response.rpartition(THINK_CLOSE)
-    if closed:
-        return "" if THINK_OPEN in rest else rest
-    return "" if THINK_OPEN in response else response
+    """What was said: all that a reader gets to see, the think block left out."""
+    return split_think(response).answer
 
 
 def answer_text(response: str) -> str | None:
-    """The content of the one answer block after thinking; None if there is not exactly one."""
+    """The content of the one answer block outside of thinking; None if there are none or more."""
     said = after_think(response)
     if said.count(ANSWER_OPEN) != 1 or said.count(ANSWER_CLOSE) != 1:
         return None

@@ -41,6 +41,9 @@ from safeladder.verifiers.cases import HOSTILE_TEXTS, Case
 from safeladder.verifiers.format import END_OF_TURN, read_response
 
 ROLE_WORDS = ("knight", "knave")
+ROLE_PAIRS = (ROLE_WORDS, ("pioneer", "laggard"), ("saint", "sinner"), ("hero", "villain"),
+              ("angel", "devil"), ("altruist", "egoist"), ("sage", "fool"))
+"""The pairs of words in the published puzzles and in their perturbed twins."""
 MAX_OTHER_WORDS = 20
 """Words in an answer that belong to no entry ("and" is free): more of them are reasoning."""
 
@@ -137,13 +140,15 @@ class LogicRL(StrictModel):
     r"""Logic-RL's reward; the module's docstring has the rule and every departure.
 
     ``Prompt.reference`` is ``{"names": [...], "roles": ["knight", "knave", ...]}`` with an optional
-    ``"role_words"``, or verl's ``{"solution_text_format": "(1) X is a knight\n..."}``.
+    ``"role_words"``, or verl's ``{"solution_text_format": "(1) X is a knight\n..."}``. Without
+    ``"role_words"`` the words are those of the first of ``role_pairs`` that has all roles.
     """
 
     type: Literal["logic_rl"] = "logic_rl"
     name: str = "logic_rl"
-    role_words: tuple[str, str] = Field(
-        default=ROLE_WORDS, description="used when the reference does not name its own")
+    role_pairs: tuple[tuple[str, str], ...] = Field(
+        default=ROLE_PAIRS, min_length=1, description="words for truth-teller and liar, in any "
+        "order; used when the reference does not name its own")
     min_think_words: int = Field(default=1, ge=1, description="words a think block needs")
     end_of_turn: tuple[str, ...] = Field(
         default=END_OF_TURN, description="texts of which one may follow </answer>")
@@ -174,7 +179,6 @@ class LogicRL(StrictModel):
         if not isinstance(reference, Mapping):
             raise DataError(f"{self.name}: the prompt's reference must be a mapping with names and "
                             f"roles, found {type(reference).__name__}")
-        words = reference.get("role_words") or self.role_words
         if "names" in reference and "roles" in reference:
             names, roles = reference["names"], reference["roles"]
         elif "solution_text_format" in reference:
@@ -184,10 +188,9 @@ class LogicRL(StrictModel):
                             f"solution_text_format, only: {', '.join(map(str, reference))}")
         if len(names) != len(roles) or not names:
             raise DataError(f"{self.name}: {len(names)} names but {len(roles)} roles")
-        if not {role.casefold() for role in roles} <= {word.casefold() for word in words}:
-            raise DataError(f"{self.name}: roles {sorted(set(roles))} are not all among the role "
-                            f"words {list(words)}; set role_words")
-        return names, roles, words
+        given = reference.get("role_words")
+        pairs = self.role_pairs if given is None else (tuple(given),)
+        return names, roles, _words_for(tuple(roles), pairs)
 
 
 class LogicRates(NamedTuple):
@@ -245,6 +248,18 @@ def _lexicon(names: tuple[str, ...], role_words: tuple[str, ...]) -> Lexicon:
     for entries in lexicon.values():
         entries.sort(key=lambda entry: -len(entry[0]))
     return lexicon
+
+
+@lru_cache(maxsize=4096)
+def _words_for(
+    roles: tuple[str, ...], pairs: tuple[tuple[str, ...], ...],
+) -> tuple[str, ...]:
+    needed = {role.casefold() for role in roles}
+    for words in pairs:
+        if needed <= {word.casefold() for word in words}:
+            return words
+    raise DataError(f"logic_rl: no pair of role words has the roles {sorted(needed)}; give "
+                    "role_words in the reference or role_pairs in the verifier")
 
 
 _SOLUTION_LINE = re.compile(r"\(\d+\) (.+) is an? (.+)")

@@ -25,9 +25,11 @@ class ReasoningGym(StrictModel):
     """The score (0 to 1) of the generator the prompt came from.
 
     ``Prompt.meta["reasoning_gym"]`` is ``{"dataset": name, "config": {...}, "entry": {...}}``:
-    the generator, its settings and the row it made. Classes: ``correct`` (score 1), ``partial``
-    (reasoning-gym often gives 0.01 for a readable wrong answer), ``wrong``, ``unparsable`` (no
-    answer block).
+    the generator, its settings and the row it made. With ``index`` as well the row is made again,
+    because JSON turns tuples into lists, which some scorers tell apart.
+
+    Classes: ``correct`` (score 1), ``partial`` (reasoning-gym often gives 0.01 for a readable
+    wrong answer), ``wrong``, ``unparsable`` (no answer block).
     """
 
     type: Literal["reasoning_gym"] = "reasoning_gym"
@@ -46,22 +48,31 @@ class ReasoningGym(StrictModel):
 
     def verify(self, trajectory: Trajectory) -> Verdict:
         """Score; raises DataError when the prompt does not say where it came from."""
-        name, config, entry = self._origin(trajectory.prompt.meta)
+        name, config, entry = _origin(trajectory.prompt.meta)
         response = trajectory.response
         answer = answer_text(response) if self.where == "answer" else after_think(response)
         if answer is None or not answer.strip():
             return Verdict(self.name, 0.0, "unparsable", reason="no answer")
-        scorer = _scorer(name, json.dumps(config, sort_keys=True))
-        score = float(scorer.score_answer(answer=answer.strip(), entry=entry))
+        score = float(_generator(name, config).score_answer(answer=answer.strip(), entry=entry))
         judged = "correct" if score >= 1 else "partial" if score > 0 else "wrong"
         return Verdict(self.name, score, judged)
 
-    def _origin(self, meta: Mapping[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
-        origin = meta.get("reasoning_gym")
-        if not isinstance(origin, Mapping) or not {"dataset", "entry"} <= set(origin):
-            raise DataError(f"{self.name}: the prompt's meta needs 'reasoning_gym' with dataset, "
-                            "config and entry")
-        return origin["dataset"], dict(origin.get("config") or {}), dict(origin["entry"])
+
+def _origin(meta: Mapping[str, Any]) -> tuple[str, str, Mapping[str, Any]]:
+    """Generator, its settings as JSON, and the row."""
+    origin = meta.get("reasoning_gym")
+    if not isinstance(origin, Mapping) or not {"dataset", "entry"} <= set(origin):
+        raise DataError("reasoning_gym: the prompt's meta needs 'reasoning_gym' with dataset, "
+                        "config and entry")
+    name, config = origin["dataset"], json.dumps(origin.get("config") or {}, sort_keys=True)
+    entry: Mapping[str, Any] = origin["entry"]
+    if "index" not in origin:
+        return name, config, entry
+    again = _entry(name, config, origin["index"])
+    if again["question"] != entry["question"]:
+        raise DataError(f"reasoning_gym: generator {name!r} makes another row {origin['index']} "
+                        "than the prompt's: its version differs; make the prompts again")
+    return name, config, again
 
 
 def _library() -> Any:
@@ -73,11 +84,17 @@ def _library() -> Any:
 
 
 @functools.lru_cache(maxsize=256)
-def _scorer(name: str, config: str) -> Any:
+def _generator(name: str, config: str) -> Any:
     try:
         return _library().create_dataset(name, **json.loads(config))
     except (ValueError, TypeError, AssertionError) as error:
         raise DataError(f"reasoning_gym: generator {name!r} with {config}: {error}") from None
+
+
+@functools.lru_cache(maxsize=1024)
+def _entry(name: str, config: str, index: int) -> Mapping[str, Any]:
+    entry: Mapping[str, Any] = _generator(name, config)[index]
+    return entry
 
 
 _META = {"reasoning_gym": {
