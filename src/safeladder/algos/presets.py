@@ -28,6 +28,7 @@ from safeladder.algos.base import (
     PolicyLoss,
 )
 from safeladder.algos.cispo import CISPO, CISPOLoss
+from safeladder.algos.controls import ShuffledRewards
 from safeladder.algos.cpgd import CPGD_CLIP_FILTER, CPGD_STD, CPGDAdvantage, CPGDLoss
 from safeladder.algos.dapo import DAPO, SoftOverlong
 from safeladder.algos.dr_grpo import DR_GRPO, DrGRPOAdvantage
@@ -67,6 +68,7 @@ ADVANTAGES: dict[str, type[AdvantageEstimator]] = {
     "rloo": RLOOAdvantage,
     "reinforce_pp": ReinforcePPAdvantage,
     "reinforce_pp_baseline": ReinforcePPBaselineAdvantage,
+    "shuffled": ShuffledRewards,
 }
 
 LOSSES: dict[str, type[PolicyLoss]] = {

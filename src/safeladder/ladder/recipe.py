@@ -1,7 +1,8 @@
 """What a recipe says: a model, an engine, an evaluation, and a list of rungs.
 
 A recipe is a YAML file; ``safeladder climb NAME --set a.b=c`` reads it into these models and
-writes the resolved form into the run directory. Every key has one reader.
+writes the resolved form into the run directory. Every key has one reader. A recipe that begins with
+``extends: OTHER`` says only what differs from the other one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from safeladder.data.stream import CurriculumSpec
 from safeladder.errors import ConfigError
 from safeladder.train.rl import RLSettings
 from safeladder.train.sft import SFTSettings
-from safeladder.verifiers import ObjectiveSpec, VerifierSpec
+from safeladder.verifiers import VerifyPolicy
+from safeladder.verifiers.objective import Weighted
 
 
 class EmbeddedModel(StrictModel):
@@ -101,8 +103,6 @@ class RLRung(RungBase):
     curriculum: CurriculumSpec = Field(default_factory=CurriculumSpec)
     reference: str | None = Field(
         None, description="checkpoint the KL compares with; None: the rung's own start")
-    max_abstention: float = Field(
-        0.1, ge=0, le=1, description="share of unjudged trajectories above which the run stops")
 
 
 Rung = Annotated[SFTRung | RLRung, Field(discriminator="type")]
@@ -116,8 +116,10 @@ class Recipe(StrictModel):
     seed: int = 0
     model: Annotated[EmbeddedModel | CheckpointModel, Field(discriminator="type")]
     engine: LocalEngineSpec = Field(default_factory=LocalEngineSpec)
-    verifiers: list[VerifierSpec] = Field(min_length=1)
-    objective: ObjectiveSpec
+    verifiers: dict[str, dict[str, Any]] = Field(
+        min_length=1, description="name -> {type: ..., settings}")
+    objective: Weighted
+    verify: VerifyPolicy = Field(default_factory=VerifyPolicy)
     evaluation: EvaluationSpec
     sinks: list[Literal["tensorboard", "trackio", "wandb"]] = Field(default_factory=list)
     rungs: list[Rung] = Field(min_length=1)
@@ -178,7 +180,32 @@ def load_recipe(name: str, overrides: list[str]) -> Recipe:
         ConfigError: one line per problem: file, key, what is wrong, the nearest known key.
     """
     path = find_recipe(name)
-    return validate(Recipe, apply_overrides(read_yaml(path), overrides), str(path))
+    return validate(Recipe, apply_overrides(_read(path), overrides), str(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A recipe's mapping; ``extends: NAME`` puts it on top of another recipe."""
+    data = read_yaml(path)
+    base = data.pop("extends", None)
+    return data if base is None else _merge(_read(find_recipe(str(base))), data)
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Mappings merge key by key, rungs by name (new ones come last); all else is replaced."""
+    merged = dict(base)
+    for key, value in top.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            merged[key] = _merge(old, value)
+        elif key == "rungs" and isinstance(old, list) and isinstance(value, list):
+            rungs = {rung.get("name"): rung for rung in old}
+            for rung in value:
+                known = rungs.get(rung.get("name"))
+                rungs[rung.get("name")] = _merge(known, rung) if known else rung
+            merged[key] = list(rungs.values())
+        else:
+            merged[key] = value
+    return merged
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -60,7 +60,8 @@ def rollout_metrics(
 ) -> dict[str, float]:
     """Figures of one rollout: rewards, parts, accuracy, lengths, group statistics.
 
-    ``reward/*`` are the verifiers' totals; ``groups/zero_std`` is the share of groups that give
+    ``reward/*`` are the verifiers' totals; ``accuracy`` is the share whose verdict is of the class
+    ``correct``, among those with any class; ``groups/zero_std`` is the share of groups that give
     no signal; unjudged trajectories are counted (``unjudged``) and enter no mean.
     """
     trajectories = [t for group in groups_P for t in group.trajectories]
@@ -71,6 +72,10 @@ def rollout_metrics(
         metrics["reward/std"] = float(np.std(rewards))
     metrics.update(_means("reward/part", (t.reward.parts for t in trajectories if t.reward)))
     metrics.update(_class_shares(trajectories))
+    classed = [classes for t in trajectories if (classes := {
+        v.verdict_class for v in t.verdicts.values() if v.verdict_class is not None})]
+    if classed:
+        metrics["accuracy"] = _share("correct" in classes for classes in classed)
     lengths = np.array([t.num_tokens for t in trajectories], float)
     if len(lengths):
         metrics["response/mean_tokens"] = float(lengths.mean())

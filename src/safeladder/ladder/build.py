@@ -1,0 +1,129 @@
+"""From what a recipe says to what a loop needs. The one place that picks an engine."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safeladder.data.sources import SourceSpec, build_source
+from safeladder.engine.base import Sampler, SamplingParams
+from safeladder.engine.local.models import LoadedModel, build_model, load_model
+from safeladder.engine.local.trainer import LocalTrainer
+from safeladder.envs import Environment, SingleTurn
+from safeladder.errors import DataError
+from safeladder.ladder.embedded import train_tokenizer
+from safeladder.ladder.recipe import CheckpointModel, EmbeddedModel, LocalEngineSpec, Recipe
+from safeladder.render import Renderer
+from safeladder.rollout import rollout
+from safeladder.train.metrics import PhaseClock
+from safeladder.train.sft import training_row
+from safeladder.types import Datum, Group, Prompt
+from safeladder.verifiers import Objective, Verifier, VerifyPolicy, verify_all
+
+
+def initial_model(recipe: Recipe) -> LoadedModel:
+    """The model before the first rung: loaded, or made from nothing with the recipe's seed."""
+    match recipe.model:
+        case CheckpointModel(path=path):
+            return load_checkpoint(path, recipe)
+        case EmbeddedModel(config=config, vocab_size=vocab_size):
+            corpus = itertools.chain.from_iterable(
+                corpus_texts(load_prompts(rung.data)) for rung in recipe.rungs
+                if rung.type == "sft")
+            tokenizer = train_tokenizer(corpus, vocab_size)
+            return build_model(config, tokenizer, seed=recipe.seed)
+    raise AssertionError(recipe.model)
+
+
+def load_checkpoint(path: str | Path, recipe: Recipe) -> LoadedModel:
+    """Load a Hugging Face checkpoint as the recipe's engine wants it."""
+    engine = recipe.engine
+    return load_model(str(path), dtype=engine.precision, device=engine.device,
+                      lora_rank=engine.lora_rank)
+
+
+def build_trainer(loaded: LoadedModel, engine: LocalEngineSpec, failures: Path) -> LocalTrainer:
+    """The engine of a rung; rows that break a loss are saved under ``failures``."""
+    return LocalTrainer(
+        loaded, precision=engine.precision, workers=engine.workers, max_rows=engine.max_rows,
+        max_tokens_per_microbatch=engine.max_tokens_per_microbatch, failure_folder=failures)
+
+
+def build_renderer(loaded: LoadedModel, recipe: Recipe) -> Renderer:
+    """The renderer of a model, with the recipe's chat template if it gives one."""
+    model = recipe.model
+    template = model.chat_template if isinstance(model, CheckpointModel) else None
+    return Renderer(loaded.tokenizer, loaded.processor, chat_template=template)
+
+
+def load_prompts(specs: Sequence[SourceSpec]) -> list[Prompt]:
+    """All rows of all sources, in order."""
+    return [prompt for spec in specs for prompt in build_source(spec)]
+
+
+def corpus_texts(prompts: Sequence[Prompt]) -> list[str]:
+    """The words of the rows, for the tokenizer."""
+    return [prompt.rendered or " ".join(message.text for message in prompt.messages)
+            for prompt in prompts]
+
+
+def supervised_rows(specs: Sequence[SourceSpec], renderer: Renderer) -> list[Datum]:
+    """Rows to train on: a demonstration where the last message is the assistant's, else the
+    whole text of a rendered row.
+
+    Raises:
+        DataError: a row is neither.
+    """
+    rows = []
+    for prompt in load_prompts(specs):
+        if prompt.rendered is not None:
+            rows.append(training_row(renderer.encode_text(prompt.rendered)))
+        elif prompt.messages and prompt.messages[-1].role == "assistant":
+            rows.append(_demonstration(prompt, renderer))
+        else:
+            raise DataError(f"row {prompt.id!r}: nothing to imitate; the last message of a "
+                            "demonstration is the assistant's")
+    return rows
+
+
+def _demonstration(prompt: Prompt, renderer: Renderer) -> Datum:
+    asked = Prompt(id=prompt.id, messages=prompt.messages[:-1], media=prompt.media)
+    shown = renderer.render_demonstration(asked, prompt.messages[-1].text)
+    return training_row(shown.token_ids, shown.mask)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Verifiers with the rule that combines them."""
+
+    verifiers: Mapping[str, Verifier]
+    objective: Objective
+    policy: VerifyPolicy
+
+
+@dataclass(frozen=True)
+class Collector:
+    """Prompts in, judged groups out: :class:`safeladder.train.rl.RolloutAndVerify`."""
+
+    renderer: Renderer
+    judge: Judge
+    environment: Environment = SingleTurn()
+
+    async def __call__(
+        self, policy: Sampler, prompts_P: Sequence[Prompt], group_size: int,
+        params: SamplingParams, clock: PhaseClock,
+    ) -> tuple[list[Group], Mapping[str, float]]:
+        """Sample and judge; counts are tokens and abstentions."""
+        with clock("sampling"):
+            groups_P = await rollout(policy, self.renderer, self.environment, prompts_P,
+                                     group_size, params)
+        tokens = sum(t.num_tokens for group in groups_P for t in group.trajectories)
+        clock.count("sampling", tokens)
+        with clock("verification"):
+            report = await verify_all(groups_P, self.judge.verifiers, self.judge.objective,
+                                      self.judge.policy)
+        # The clock's figures are apart: what is in here must be equal on every run.
+        counts = {k: v for k, v in report.counts().items() if "seconds" not in k}
+        return groups_P, {"tokens/sampled": float(tokens), **counts}

@@ -1,0 +1,224 @@
+"""One rung: build what its loop needs, run the loop, judge the result, leave a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+from safeladder.algos.presets import build_algorithm
+from safeladder.data.sources import SourceSpec
+from safeladder.data.stream import PromptStream
+from safeladder.engine.base import Sampler, SamplingParams, Trainer
+from safeladder.engine.local.models import LoadedModel, save_checkpoint
+from safeladder.eval.evaluate import evaluate
+from safeladder.eval.metrics import evaluation_metrics
+from safeladder.files import write_text
+from safeladder.ladder.build import (
+    Collector,
+    Judge,
+    build_renderer,
+    build_trainer,
+    initial_model,
+    load_checkpoint,
+    load_prompts,
+    supervised_rows,
+)
+from safeladder.ladder.log import RungLog
+from safeladder.ladder.recipe import EvaluationSet, Recipe, RLRung, Rung, SFTRung
+from safeladder.ladder.run_dir import RunDir
+from safeladder.ladder.summary import MemoryWatch
+from safeladder.ladder.traces import TraceKey, write_traces
+from safeladder.render import Renderer
+from safeladder.train.progress import ProgressDisplay, make_progress
+from safeladder.train.rl import RLRun, train_rl
+from safeladder.train.rows import ShuffledRows
+from safeladder.train.sft import SFTRun, train_sft
+from safeladder.train.sinks import MetricSink, build_sinks
+from safeladder.train.state import Checkpoints, LoopState
+from safeladder.types import Prompt, Trajectory
+from safeladder.verifiers import build_verifiers, check_routes, close_verifiers
+
+
+@dataclass(frozen=True)
+class Climber:
+    """What all rungs of one climb share."""
+
+    recipe: Recipe
+    run: RunDir
+    judge: Judge
+    sinks: Sequence[MetricSink]
+    display: ProgressDisplay
+    memory: MemoryWatch
+
+    @staticmethod
+    @contextmanager
+    def open(recipe: Recipe, run: RunDir, memory: MemoryWatch) -> Iterator[Climber]:
+        """Verifiers, sinks and display, closed at the end."""
+        verifiers = build_verifiers(recipe.verifiers)
+        try:
+            sinks = build_sinks(recipe.sinks, run.path)
+            judge = Judge(verifiers, recipe.objective, recipe.verify)
+            try:
+                with make_progress() as display:
+                    yield Climber(recipe, run, judge, sinks, display, memory)
+            finally:
+                for sink in sinks:
+                    sink.close()
+        finally:
+            close_verifiers(verifiers)
+
+    def initial(self) -> Path | str:
+        """The recipe's model before the first rung; an embedded one is made once and kept."""
+        model = self.recipe.model
+        if model.type == "checkpoint":
+            return model.path
+        folder = self.run.path / "model"
+        if not folder.exists():
+            save_checkpoint(initial_model(self.recipe), folder)
+        return folder
+
+    @cached_property
+    def test_sets(self) -> Sequence[tuple[EvaluationSet, list[Prompt]]]:
+        """The held-out prompts, loaded once."""
+        return [(chosen, load_prompts(chosen.data)) for chosen in self.recipe.evaluation.sets]
+
+    @cached_property
+    def validation(self) -> list[Prompt]:
+        """The prompts that choices may look at."""
+        return load_prompts(self.recipe.evaluation.validation)
+
+    async def climb(self, rung: Rung, start: Path | str) -> None:
+        """Run one rung from ``start`` (or its newest state) to its checkpoint."""
+        began = time.monotonic()
+        loaded = load_checkpoint(start, self.recipe)
+        trainer = build_trainer(loaded, self.recipe.engine, self.run.path / "failures" / rung.name)
+        try:
+            work = RungWork(self, rung, loaded, trainer)
+            state = await (work.sft(rung) if isinstance(rung, SFTRung) else work.rl(rung))
+            figures = await work.evaluation() if rung.evaluate else {}
+            if not self.run.checkpoint(rung.name).exists():
+                await trainer.save_checkpoint(self.run.checkpoint(rung.name))
+        finally:
+            await trainer.close()
+        seconds = time.monotonic() - began
+        earlier = float(self.run.rung_state(rung.name).get("seconds", 0.0))
+        write_text(self.run.evaluation(rung.name), json.dumps(figures, indent=2))
+        self.run.update_rung(
+            rung.name, status="done", seconds=earlier + seconds, steps=state.next_step,
+            tokens_trained=state.tokens_trained, tokens_sampled=state.tokens_sampled,
+            peak_rss_bytes=self.memory.peak_bytes, baseline=rung.baseline, start=str(start))
+        work.checkpoints.clear()
+        self.display.rung_finished(f"{seconds:.0f} s")
+
+
+@dataclass(frozen=True)
+class RungWork:
+    """What the loop of one rung is made of."""
+
+    climber: Climber
+    rung: Rung
+    loaded: LoadedModel
+    trainer: Trainer
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        """The renderer of the rung's model."""
+        return build_renderer(self.loaded, self.climber.recipe)
+
+    @cached_property
+    def collect(self) -> Collector:
+        """Rollout and verification."""
+        return Collector(self.renderer, self.climber.judge)
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """The rung's resumable states."""
+        return Checkpoints(self.climber.run.state(self.rung.name), self.rung.settings.save_every)
+
+    @property
+    def seed(self) -> int:
+        """The rung's seed."""
+        return self.climber.recipe.seed_of(self.rung)
+
+    def log(self, total_steps: int | None, temperature: float = 1.0) -> RungLog:
+        """Where the rung reports."""
+        climber = self.climber
+        return RungLog(self.rung.name, climber.run, climber.sinks, climber.display, total_steps,
+                       temperature)
+
+    async def sft(self, rung: SFTRung) -> LoopState:
+        """Supervised."""
+        return await train_sft(SFTRun(
+            name=rung.name, trainer=self.trainer,
+            rows=ShuffledRows(supervised_rows(rung.data, self.renderer), self.seed),
+            settings=rung.settings, checkpoints=self.checkpoints,
+            log=self.log(rung.settings.num_steps),
+            validation=supervised_rows(rung.validation, self.renderer) if rung.validation else (),
+            evaluate=self._validate if self.climber.validation else None))
+
+    async def rl(self, rung: RLRung) -> LoopState:
+        """Reinforcement learning."""
+        algorithm = build_algorithm(rung.algorithm)
+        stream = build_stream(rung.data, rung, self.seed)
+        check_routes({prompt.task for prompt in stream.prompts}, self.climber.judge.objective,
+                     self.climber.judge.verifiers)
+        reference = None
+        if "ref" in algorithm.needs:
+            reference = await self._reference(rung)
+        return await train_rl(RLRun(
+            name=rung.name, seed=self.seed, trainer=self.trainer, data=stream,
+            collect=self.collect, algorithm=algorithm, reference=reference,
+            settings=rung.settings, stop_token_ids=self.renderer.stop_token_ids,
+            checkpoints=self.checkpoints,
+            log=self.log(rung.settings.num_steps, rung.settings.temperature),
+            evaluate=self._validate if self.climber.validation else None))
+
+    async def _reference(self, rung: RLRung) -> Sampler:
+        """The frozen policy the KL compares with: the rung's start, or the checkpoint named."""
+        if rung.reference is None:
+            return await self.trainer.frozen_sampler()
+        other = build_trainer(load_checkpoint(rung.reference, self.climber.recipe),
+                              self.climber.recipe.engine, self.climber.run.path / "failures")
+        return await other.frozen_sampler()
+
+    async def _validate(self, sampler: Sampler, _step: int) -> Mapping[str, float]:
+        """Greedy figures on the validation prompts."""
+        trajectories = await self._judged(sampler, self.climber.validation, self._params(0.0, 0))
+        estimates = evaluation_metrics(trajectories)
+        return {name: e.value for name, e in estimates.items() if e.value is not None}
+
+    async def evaluation(self) -> dict[str, object]:
+        """Every set at every temperature; traces are written beside."""
+        figures: dict[str, object] = {}
+        for number, (chosen, prompts) in enumerate(self.climber.test_sets):
+            for temperature in self.climber.recipe.evaluation.temperatures:
+                sampler = await self.trainer.sampler()
+                trajectories = await self._judged(sampler, prompts,
+                                                  self._params(temperature, number))
+                write_traces(self.climber.run.traces,
+                             TraceKey(self.rung.name, -1, chosen.name, temperature), trajectories)
+                estimates = evaluation_metrics(trajectories, chosen.name, temperature)
+                figures |= {name: asdict(e) for name, e in estimates.items()}
+        return figures
+
+    async def _judged(
+        self, sampler: Sampler, prompts: Sequence[Prompt], params: SamplingParams,
+    ) -> list[Trajectory]:
+        return await evaluate(sampler, self.renderer, self.collect.environment, prompts, params,
+                              self.climber.judge)
+
+    def _params(self, temperature: float, stream: int) -> SamplingParams:
+        """Evaluation sampling; its seed does not depend on the recipe's, so that runs compare."""
+        return SamplingParams(
+            max_tokens=self.climber.recipe.evaluation.max_tokens, temperature=temperature,
+            stop_token_ids=self.renderer.stop_token_ids, seed=stream)
+
+
+def build_stream(specs: Sequence[SourceSpec], rung: RLRung, seed: int) -> PromptStream:
+    """The prompts of an RL rung as its curriculum orders them."""
+    raise NotImplementedError
