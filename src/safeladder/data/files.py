@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safeladder.data.images import encoded
-from safeladder.errors import DataError, StorageError
+from safeladder.errors import DataError
+from safeladder.files import atomic_file
 from safeladder.types import Message, Prompt
 
-PlacedRow = tuple[str, dict[str, Any]]
-"""Where the row is, and its cells."""
+
+class PlacedRow(NamedTuple):
+    """A row and its place."""
+
+    where: str
+    """File and line (JSON lines) or row number from 0, as errors name it."""
+    cells: Mapping[str, Any]
+    folder: Path = Path()
+    """Where relative image paths start."""
 
 
 def find_files(path: str, base: Path) -> list[Path]:
@@ -53,7 +61,7 @@ def read_jsonl(path: Path) -> Iterator[PlacedRow]:
                 raise DataError(f"{where}, column {error.colno}: not JSON: {error.msg}") from None
             if not isinstance(row, dict):
                 raise DataError(f"{where}: expected an object, got {type(row).__name__}")
-            yield where, row
+            yield PlacedRow(where, row, path.parent)
 
 
 def read_parquet(path: Path) -> Iterator[PlacedRow]:
@@ -70,7 +78,7 @@ def read_parquet(path: Path) -> Iterator[PlacedRow]:
         number = 0
         for batch in file.iter_batches():
             for row in batch.to_pylist():
-                yield f"{path}, row {number}", row
+                yield PlacedRow(f"{path}, row {number}", row, path.parent)
                 number += 1
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from None
@@ -97,13 +105,8 @@ def write_verl_parquet(prompts: Sequence[Prompt], path: Path | str, split: str =
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise DataError(f"{path}: the references are of several types, and a Parquet column has "
                         f"one ({error}); write one file per task") from None
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as partial:
         pq.write_table(table, partial)
-        partial.replace(path)
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from None
 
 
 def _verl_row(prompt: Prompt, number: int, split: str) -> dict[str, Any]:

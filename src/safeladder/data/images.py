@@ -13,7 +13,6 @@ import hashlib
 import os
 import re
 import struct
-import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -92,12 +91,12 @@ def _store(content: bytes, where: str) -> Path:
     path = root / "media" / (hashlib.sha256(content).hexdigest() + suffix)
     if path.exists():
         return path
+    # A name of its own for each writer; all write the same bytes.
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A reader never sees half a file, and two writers write the same.
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as partial:
-            partial.write(content)
-        os.replace(partial.name, path)
+        partial.write_bytes(content)
+        os.replace(partial, path)
     except OSError as error:
         raise StorageError(
             f"{path}: {error.strerror or error}; set SAFELADDER_CACHE to a folder that can be "

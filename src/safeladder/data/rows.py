@@ -12,19 +12,17 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
 from safeladder.config import StrictModel
+from safeladder.data.files import PlacedRow
 from safeladder.data.messages import place_images, read_message
 from safeladder.data.rendered import rendered_turns
 from safeladder.errors import DataError
 from safeladder.types import Message, Prompt
-
-Row = Mapping[str, Any]
 
 PROMPT_COLUMNS = ("prompt", "messages", "question", "problem")
 REFERENCE_COLUMNS = ("reference", "ground_truth", "answer", "solution")
@@ -37,11 +35,16 @@ class Columns(StrictModel):
     """Names of columns. A column named here must be in every row; the rest is found by itself."""
 
     prompt: str | None = Field(default=None, description="text, or a list of messages")
-    reference: str | None = Field(default=None, description="what verifiers compare with; any JSON value")
-    id: str | None = Field(default=None, description="name of the row in traces; default: 'id' or a number")
-    task: str | None = Field(default=None, description="routes to verifiers; default: 'task' or 'ability'")
-    images: str | None = Field(default=None, description="one image or a list; default: images, image")
-    drop: tuple[str, ...] = Field(default=(), description="columns to treat as if they were not there")
+    reference: str | None = Field(
+        default=None, description="what verifiers compare with; any JSON value")
+    id: str | None = Field(
+        default=None, description="name of the row in traces; default: id, or a number")
+    task: str | None = Field(
+        default=None, description="routes to verifiers; default: task or ability")
+    images: str | None = Field(
+        default=None, description="one image or a list; default: images or image")
+    drop: tuple[str, ...] = Field(
+        default=(), description="columns to treat as if they were not there")
 
 
 @dataclass(frozen=True)
@@ -57,17 +60,18 @@ class RowFormat:
     """System message for rows that have none."""
     rendered: Literal["auto", "always", "never"] = "auto"
     """Whether a prompt given as one text already went through a chat template."""
-    folder: Path = Path()
-    """Where relative image paths start."""
+    keep_demonstration: bool = True
+    """Whether the assistant's last message, or the completion column, stays."""
 
 
-def to_prompt(row: Row, number: int, where: str, form: RowFormat) -> Prompt:
-    """Make a Prompt of one row; ``where`` names its place in errors.
+def to_prompt(row: PlacedRow, number: int, form: RowFormat) -> Prompt:
+    """Make a Prompt of one row, the ``number``-th of its source.
 
     Raises:
         DataError: the prompt or a named column is missing, or a value cannot be used.
     """
-    taken = _Cells(row, where, form.columns.drop)
+    where = row.where
+    taken = _Cells(row, form.columns.drop)
     prompt_cell = taken.required("prompt", form.columns.prompt, PROMPT_COLUMNS)
     verl = taken.verl()
     reference = (verl.reference if verl else
@@ -79,16 +83,18 @@ def to_prompt(row: Row, number: int, where: str, form: RowFormat) -> Prompt:
 
     messages, rendered = _read_prompt(prompt_cell.value, where, form)
     completion = taken.optional(None, ("completion",), "completion")
-    if prompt_cell.column == "messages" and messages[-1].role == "assistant":
-        completion, messages = messages[-1].text, messages[:-1]
-        if not messages:
-            raise DataError(f"{where}: messages holds an assistant turn only, and no prompt")
-    messages, media = place_images(messages, images, where, form.folder)
+    if completion is not None and rendered is None:
+        messages = (*messages, Message("assistant", _completion_text(completion, where)))
+    if not form.keep_demonstration and rendered is None and messages[-1].role == "assistant":
+        messages = messages[:-1]
+    if not messages:
+        raise DataError(f"{where}: nothing but the assistant's message")
+    messages, media = place_images(messages, images, where, row.folder)
     meta = taken.rest()
     if verl and verl.meta is not None:
         meta = verl.meta | meta
         name = verl.id
-    if completion is not None:
+    if completion is not None and rendered is not None:
         meta["completion"] = _completion_text(completion, where)
     return Prompt(
         id=str(name) if name is not None else f"{form.source}:{number}",
@@ -140,11 +146,9 @@ class _Verl(NamedTuple):
 class _Cells:
     """The cells of one row; remembers which were read, so that the rest becomes meta."""
 
-    def __init__(self, row: Row, where: str, dropped: Sequence[str]) -> None:
-        if not isinstance(row, Mapping):
-            raise DataError(f"{where}: expected an object with columns, got {type(row).__name__}")
-        self.row = {name: value for name, value in row.items() if name not in dropped}
-        self.where = where
+    def __init__(self, row: PlacedRow, dropped: Sequence[str]) -> None:
+        self.row = {name: value for name, value in row.cells.items() if name not in dropped}
+        self.where = row.where
         self.read: set[str] = set()
 
     def required(self, what: str, column: str | None, usual: Sequence[str]) -> _Cell:

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from safeladder.data.knights_knaves.generate import Puzzle, published_puzzles
+from safeladder.data.knights_knaves.generate import PUBLISHED_SEED, Puzzle, published_puzzles
 from safeladder.data.knights_knaves.solver import search
 from safeladder.data.knights_knaves.text import (
     Wording,
@@ -31,7 +31,8 @@ from safeladder.data.knights_knaves.text import (
     word_puzzle,
     write_chain_of_thought,
 )
-from safeladder.errors import ConfigError, StorageError
+from safeladder.errors import ConfigError
+from safeladder.files import atomic_file
 
 Split = Literal["train", "test", "eval"]
 Template = Literal["instruct", "base"]
@@ -65,9 +66,9 @@ def split_indices(people: int, split: Split) -> range:
         ConfigError: people outside 2..8, or another split.
     """
     if not 2 <= people <= 8:
-        raise ConfigError(f"--people {people}: the published puzzles have 2 to 8 people")
+        raise ConfigError(f"people {people}: the published puzzles have 2 to 8 people")
     if split not in get_args(Split):
-        raise ConfigError(f"--split {split}: choose one of {', '.join(get_args(Split))}")
+        raise ConfigError(f"split {split!r}: choose one of {', '.join(get_args(Split))}")
     if split == "train":
         return range(100, 300 if people == 2 else 1000)
     return range(1000, 1100) if split == "test" and people != 2 else range(100)
@@ -84,9 +85,15 @@ def render_prompt(quiz: str, template: Template = "instruct") -> str:
             "<|im_start|>assistant\n<think>")
 
 
-def puzzle_columns(puzzle: Puzzle, index: int, wording: Wording | None = None) -> Row:
-    """The eleven columns of the public generator for problem ``index``."""
-    worded = word_puzzle(puzzle.statements, index, wording)
+def puzzle_columns(
+    puzzle: Puzzle, index: int, wording: Wording | None = None, text_seed: int | None = None
+) -> Row:
+    """The eleven columns of the public generator for problem ``index``.
+
+    ``text_seed`` draws names and sayings; None: as published, 1234 + index.
+    """
+    seed = PUBLISHED_SEED + index if text_seed is None else text_seed
+    worded = word_puzzle(puzzle.statements, seed, wording)
     thought = write_chain_of_thought(puzzle.statements, worded, search(puzzle.statements))
     return {
         "quiz": worded.quiz,
@@ -144,19 +151,14 @@ def write_knights_knaves(
     """
     out = Path(out)
     if out.suffix not in (".parquet", ".jsonl"):
-        raise ConfigError(f"--out {out}: the name must end in .parquet or .jsonl")
+        raise ConfigError(f"{out}: the name must end in .parquet or .jsonl")
     rows = list(published_rows(people, split, template))
-    partial = out.with_name(out.name + ".partial")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(out) as partial:
         if out.suffix == ".jsonl":
             lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             partial.write_text("".join(lines), encoding="utf-8")
         else:
             _write_parquet(rows, partial)
-        partial.replace(out)
-    except OSError as error:
-        raise StorageError(f"{out}: {error.strerror or error}") from None
     return len(rows)
 
 

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from safeladder.data.knights_knaves.generate import PUBLISHED_SEED, Puzzle
 from safeladder.data.knights_knaves.solver import Step, Trace, search
 from safeladder.data.knights_knaves.statements import LEAVES, Assignment, Statement, Statements
 from safeladder.errors import DataError
@@ -97,14 +96,14 @@ class Worded(NamedTuple):
     roles: Roles
 
 
-def word_puzzle(statements: Statements, index: int, wording: Wording | None = None) -> Worded:
-    """The text of problem ``index``; its names and sayings are drawn with seed 1234 + index.
+def word_puzzle(statements: Statements, seed: int, wording: Wording | None = None) -> Worded:
+    """The text of a puzzle; ``seed`` draws names and sayings (published: 1234 + problem index).
 
     Raises:
         DataError: a statement has more than two levels, which the wording cannot express.
     """
     wording = wording or Wording()
-    rng = np.random.default_rng(PUBLISHED_SEED + index)
+    rng = np.random.default_rng(seed)
     pool = UNCOMMON_NAMES if wording.uncommon_names else COMMON_NAMES
     names = tuple(str(name) for name in rng.choice(pool, size=len(statements), replace=False))
     pair = ROLE_PAIRS[rng.integers(0, len(ROLE_PAIRS))] if wording.other_roles else KNIGHT_KNAVE
@@ -115,7 +114,7 @@ def word_puzzle(statements: Statements, index: int, wording: Wording | None = No
         for name, statement in zip(names, statements, strict=True)
     ]
     if wording.reordered:
-        spoken = [spoken[i] for i in _other_order(len(spoken), PUBLISHED_SEED + index + 1)]
+        spoken = [spoken[i] for i in _other_order(len(spoken), seed + 1)]
     word = roles.columns()
     quiz = (
         f"A very special island is inhabited only by {word['knight']}s and {word['knave']}s. "
@@ -223,10 +222,3 @@ def _word_step(step: Step, statements: Statements, worded: Worded) -> str:
     whose = "their own" if speaker == step.person else names[speaker]
     return (f"{name} cannot be {role}, because this would contradict the {kind} of {whose} "
             f"that {claim}.")
-
-
-def response_text(puzzle: Puzzle, worded: Worded) -> str:
-    """A full response in the form that Logic-RL rewards: chain of thought, then the answer."""
-    thought = write_chain_of_thought(puzzle.statements, worded).text
-    return (f"<think>{thought}</think>\n"
-            f"<answer>{solution_list(puzzle.solution, worded)}</answer>")
