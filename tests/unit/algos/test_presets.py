@@ -1,4 +1,8 @@
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 
 from safeladder.algos.base import Algorithm, PenalizedLoss
 from safeladder.algos.cpgd import CPGDAdvantage, CPGDLoss
@@ -79,3 +83,15 @@ def test_mistakes_are_named(spec: dict[str, object] | str, message: str):
         build_algorithm(spec)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+PAPERS = Path(__file__).parents[3] / "docs" / "PAPERS.md"
+
+
+def test_the_papers_page_names_every_preset_and_its_recipes_build():
+    text = PAPERS.read_text(encoding="utf-8")
+    assert all(f"`{name}`" in text for name in PRESETS)
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) >= 3
+    for block in blocks:
+        build_algorithm(yaml.safe_load(block)["algorithm"])
