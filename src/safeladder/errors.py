@@ -54,3 +54,7 @@ class BatchArithmeticError(ConfigError):
 
 class SamplingError(SafeLadderError, RuntimeError):
     """An engine could not sample; a rollout records it as a status."""
+
+
+class ToolError(SafeLadderError, RuntimeError):
+    """A tool of an environment failed; a rollout records it as a status."""

@@ -30,6 +30,10 @@ class Tokenizer(Protocol):
         """Ids that are matched whole, before the tokenizer's own rules."""
         ...
 
+    def __len__(self) -> int:
+        """Number of ids, added ones included."""
+        ...
+
     def __call__(self, text: Any, *, add_special_tokens: bool = True) -> Any:
         """``{"input_ids": [...]}``."""
         ...
