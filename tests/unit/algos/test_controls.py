@@ -1,26 +1,26 @@
 import numpy as np
 
-from safeladder.algos.base import RewardTable
 from safeladder.algos.controls import ShuffledRewards
-from safeladder.algos.presets import build_algorithm
+from safeladder.algos.cpgd import CPGDAdvantage
+
+from .helpers import as_lists, table
+
+REWARDS = [float(x) for x in range(32)]
+GROUPS = [i // 4 for i in range(32)]
 
 
-def table():
-    return RewardTable(rewards=np.array([3.0, 3, 3, 3, -3, -3, -3, -3]),
-                       groups=np.array([0] * 4 + [1] * 4), lengths=np.full(8, 2))
+def test_shuffling_breaks_the_link_and_keeps_the_rewards():
+    # One group of all rows, weight equal: the advantage is the reward it was dealt - mean 15.5.
+    dealt = np.concatenate(ShuffledRewards(then=CPGDAdvantage("equal"))(table(REWARDS))) + 15.5
+    assert sorted(dealt.tolist()) == REWARDS
+    assert dealt.tolist() != REWARDS
+    assert abs(np.corrcoef(dealt, REWARDS)[0, 1]) < 0.5
 
 
-def test_rewards_are_dealt_out_anew_and_always_alike():
-    # Dealt as they are, both groups are flat: all advantages 0. Shuffled, they are not.
-    algorithm = build_algorithm({"preset": "cpgd", "advantage": {"type": "shuffled", "seed": 1}})
-    assert isinstance(algorithm.advantage, ShuffledRewards)
-    first = [row.tolist() for row in algorithm.advantage(table())]
-    assert first == [row.tolist() for row in algorithm.advantage(table())]
-    assert any(value != 0 for row in first for value in row)
-    assert first != [row.tolist() for row in ShuffledRewards(seed=2)(table())]
-
-
-def test_what_stands_behind_it_can_be_set():
-    algorithm = build_algorithm({
-        "preset": "cpgd", "advantage": {"type": "shuffled", "then": {"weight": "equal"}}})
-    assert algorithm.advantage.then.weight == "equal"
+def test_the_deal_depends_on_the_seed_and_the_rollout_alone():
+    first, again, other = (as_lists(ShuffledRewards(seed=s)(table(REWARDS, GROUPS)))
+                           for s in (0, 0, 1))
+    assert first == again and first != other
+    lengths = [2] * 32
+    longer = [row[0] for row in ShuffledRewards()(table(REWARDS, GROUPS, lengths))]
+    assert longer != [row[0] for row in first]

@@ -11,7 +11,7 @@ from safeladder.algos.entropy import EntropyBonus
 from safeladder.algos.grpo import GRPOAdvantage
 from safeladder.algos.kl import KLPenalty, KLReward
 from safeladder.algos.ppo_clip import ClippedSurrogate
-from safeladder.algos.presets import PRESETS, build_algorithm
+from safeladder.algos.presets import ADVANTAGES, LOSSES, PRESETS, build_algorithm
 from safeladder.algos.reinforce_pp import ReinforcePPAdvantage
 from safeladder.algos.rloo import RLOOAdvantage, RLOOLoss
 from safeladder.errors import ConfigError
@@ -88,9 +88,9 @@ def test_mistakes_are_named(spec: dict[str, object] | str, message: str):
 PAPERS = Path(__file__).parents[3] / "docs" / "PAPERS.md"
 
 
-def test_the_papers_page_names_every_preset_and_its_recipes_build():
+def test_the_papers_page_names_every_choice_and_its_recipes_build():
     text = PAPERS.read_text(encoding="utf-8")
-    assert all(f"`{name}`" in text for name in PRESETS)
+    assert all(f"`{name}`" in text for name in {**PRESETS, **ADVANTAGES, **LOSSES})
     blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert len(blocks) >= 3
     for block in blocks:
