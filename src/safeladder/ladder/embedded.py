@@ -36,9 +36,10 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
-    # A word is a blank and what follows it up to the next blank: "Ann+" may become one token.
+    # A word is a blank and what follows it up to the next blank, and so "Ann+" may become one
+    # token; a claim ("Bob knave") is a word of its own, as fixed expressions are for large BPEs.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(r"\s?\S+"), "isolated"),
+        pre_tokenizers.Split(Regex(r"\s?\w+ (?:knight|knave)\b|\s?\S+"), "isolated"),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     tokenizer.decoder = decoders.ByteLevel()
     # Tags and turn marks swallow the blank before them, so that every word of a text is the same

@@ -40,16 +40,16 @@ def test_the_texts_by_hand():
     assert answer_text(PUZZLE) == "Ann knight Bob knave"
     assert response_text(PUZZLE, "work") == (
         "<think> work "
-        "try Ann+ Bob+ : Ann says Bob + knave F and Ann + knight T = F Ann + no "
-        "try Ann+ Bob- : Ann says Bob - knave T and Ann + knight T = T Ann + ok "
-        "Bob says Ann + knave F and Bob - knave T = F Bob - ok "
+        "try Ann+ Bob+ : Ann says Bob knave Bob+ F and Ann knight Ann+ T = F Ann+ no "
+        "try Ann+ Bob- : Ann says Bob knave Bob- T and Ann knight Ann+ T = T Ann+ ok "
+        "Bob says Ann knave Ann+ F and Bob knave Bob- T = F Bob- ok "
         "</think> <answer> Ann knight Bob knave </answer>")
     assert response_text(PUZZLE, "list") == (
         "<think> list try Ann+ Bob+ : no try Ann+ Bob- : ok </think> "
         "<answer> Ann knight Bob knave </answer>")
     assert response_text(PUZZLE, "sight") == (
         "<think> sight </think> <answer> Ann knight Bob knave </answer>")
-    assert response_text(PUZZLE, "check").count("Bob says Ann + knave F and Bob - knave T") == 2
+    assert response_text(PUZZLE, "check").count("Bob says Ann knave Ann+ F and Bob knave Bob- T") == 2
 
 
 @pytest.mark.parametrize("word", ["and", "or", "implies", "iff", "xor"])
@@ -70,9 +70,9 @@ def test_drawn_puzzles_are_what_they_say(seed, num_people, split):
     assert len(set(puzzle.names)) == num_people
     text = response_text(puzzle, "check")
     # Every comparison, every folding and every verdict the teacher writes is true.
-    for sign, role, value in re.findall(r"([+-]) (knight|knave) ([TF])", text):
+    for role, sign, value in re.findall(r"(knight|knave) \w+([+-]) ([TF])", text):
         assert (value == "T") == ((sign == "+") == (role == "knight"))
-    for value, sign, verdict in re.findall(r"([TF]) \w+ ([+-]) (ok|no)", text):
+    for value, sign, verdict in re.findall(r"([TF]) \w+([+-]) (ok|no)", text):
         assert (verdict == "ok") == ((value == "T") == (sign == "+"))
     roles = parse_answer(re.search(r"<answer>(.*)</answer>", text)[1], puzzle.names)
     assert roles is not None

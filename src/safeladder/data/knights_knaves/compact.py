@@ -218,13 +218,13 @@ def _tries(puzzle: Puzzle) -> Iterator[Assignment]:
 
 
 def _try_header(tried: Assignment, puzzle: Puzzle) -> str:
-    roles = " ".join(f"{name}{_sign(knight)}"
+    roles = " ".join(_signed(name, knight)
                      for name, knight in zip(puzzle.names, tried, strict=True))
     return f"try {roles} :"
 
 
-def _sign(knight: bool) -> str:
-    return "+" if knight else "-"
+def _signed(name: str, knight: bool) -> str:
+    return f"{name}{'+' if knight else '-'}"
 
 
 def _work(puzzle: Puzzle, tried: Assignment) -> Iterator[str]:
@@ -239,17 +239,18 @@ def _work(puzzle: Puzzle, tried: Assignment) -> Iterator[str]:
 def statement_work(
     statement: CompactStatement, speaker: int, tried: Assignment, names: Sequence[str],
 ) -> tuple[str, bool]:
-    """One statement evaluated: ``Ann says Bob - knave T and Ann + knight T = T Ann + ok``.
+    """One statement evaluated: ``Ann says Bob knave Bob- T and Ann knight Ann+ T = T Ann+ ok``.
 
-    After each name stands its sign in the current try (a look-up), then the role claimed, then
-    whether they agree (a comparison of the two words before it); each operator is folded in at
-    once. So every step needs one look-up or the last few words, never both.
+    After each claim stands the person as tried (a look-up in the try's header), then whether the
+    two agree (a comparison of the two words before it); each operator is folded in at once. So
+    every step needs one look-up or the last few words, never both.
     """
     value = False
     words = [f"{names[speaker]} says"]
     for i, (person, knight) in enumerate(statement.claims):
         agrees = tried[person] == knight
-        claim = f"{names[person]} {_sign(tried[person])} {role(knight)} {_truth(agrees)}"
+        claim = (f"{names[person]} {role(knight)} {_signed(names[person], tried[person])} "
+                 f"{_truth(agrees)}")
         if i == 0:
             value = agrees
             words.append(claim)
@@ -258,7 +259,7 @@ def statement_work(
             value = apply_word(word, value, agrees)
             words.append(f"{word} {claim} = {_truth(value)}")
     fits = value == tried[speaker]
-    words.append(f"{names[speaker]} {_sign(tried[speaker])} {'ok' if fits else 'no'}")
+    words.append(f"{_signed(names[speaker], tried[speaker])} {'ok' if fits else 'no'}")
     return " ".join(words), fits
 
 
