@@ -8,7 +8,6 @@ not quality: a high rate says that the model writes "let me check", not that it 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -64,7 +63,8 @@ def behaviours(text: str, rules: Rules = ENGLISH) -> dict[str, bool]:
 
     ``text`` is the think text alone (:func:`safeladder.verifiers.format.think_text`).
     """
-    return {name: any(_holds(rule, text) for rule in group) for name, group in rules.items()}
+    plain = " ".join(text.casefold().split())
+    return {name: any(_holds(rule, plain) for rule in group) for name, group in rules.items()}
 
 
 def behaviour_rates(texts: Iterable[str], rules: Rules = ENGLISH) -> dict[str, float]:
@@ -79,20 +79,34 @@ def behaviour_rates(texts: Iterable[str], rules: Rules = ENGLISH) -> dict[str, f
 
 
 def _holds(rule: Rule, text: str) -> bool:
-    first = _pattern(rule.phrases).search(text)
-    if first is None or not rule.then:
-        return first is not None
-    return _pattern(rule.then).search(text, first.end()) is not None
+    end = _first_end(rule.phrases, text, 0)
+    return end >= 0 and (not rule.then or _first_end(rule.then, text, end) >= 0)
+
+
+def _first_end(phrases: tuple[str, ...], text: str, start: int) -> int:
+    """Where the first of the phrases ends; -1 if none occurs. Plain searches, not one pattern:
+    they are linear for any text and some ten times faster than an alternation.
+    """
+    ends = (_end_of(phrase, text, start) for phrase in _plain(phrases))
+    return min((end for end in ends if end >= 0), default=-1)
+
+
+def _end_of(phrase: str, text: str, start: int) -> int:
+    """Whole words only: a border is asked for where the phrase begins or ends in a word."""
+    place = text.find(phrase, start)
+    while place >= 0:
+        end = place + len(phrase)
+        if not (place and _is_word(phrase[0]) and _is_word(text[place - 1])) and not (
+                end < len(text) and _is_word(phrase[-1]) and _is_word(text[end])):
+            return end
+        place = text.find(phrase, place + 1)
+    return -1
+
+
+def _is_word(char: str) -> bool:
+    return char.isalnum() or char == "_"
 
 
 @lru_cache(maxsize=256)
-def _pattern(phrases: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("|".join(map(_phrase, phrases)), re.IGNORECASE)
-
-
-def _phrase(phrase: str) -> str:
-    """Whole words only: a border is asked for where the phrase ends in a letter or digit."""
-    words = phrase.split()
-    left = r"(?<!\w)" if words[0][0].isalnum() else ""
-    right = r"(?!\w)" if words[-1][-1].isalnum() else ""
-    return left + r"\s+".join(map(re.escape, words)) + right
+def _plain(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(" ".join(text.casefold().split()) for text in texts)

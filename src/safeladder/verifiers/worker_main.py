@@ -48,11 +48,11 @@ def main() -> None:
         except EOFError:
             return
         _limit_cpu(settings["time_limit"])
-        _send(replies, _judge(verifier, trajectory))
+        _send(replies, _judge(verifier, trajectory, settings["memory_mb"]))
         del trajectory
 
 
-def _judge(verifier: Verifier, trajectory: Trajectory) -> bytes:
+def _judge(verifier: Verifier, trajectory: Trajectory, memory_mb: int | None) -> bytes:
     """One reply. It is encoded in here, as a verdict may hold what JSON cannot."""
     try:
         if isinstance(verifier, BatchVerifier):
@@ -62,7 +62,9 @@ def _judge(verifier: Verifier, trajectory: Trajectory) -> bytes:
             verdict = asyncio.run(_await(result)) if inspect.isawaitable(result) else result
         return _line("verdict", _plain(verdict))
     except MemoryError:
-        return _line("memory", {})
+        return _line("broken", {"error": f"memory limit {memory_mb} MB"})
+    except SystemError as error:
+        return _line("broken", {"error": describe(error)})
     except BaseException as error:  # the owner decides; this side only carries it over
         return _line("raised", {"error": describe(error)})
 

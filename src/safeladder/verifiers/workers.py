@@ -146,7 +146,7 @@ class _DeadError(Exception):
 
 class _Reply(NamedTuple):
     kind: str
-    """``ready``, ``verdict``, ``raised`` or ``memory``."""
+    """``ready``, ``verdict``, ``raised``, or ``broken``: raised, and not fit to go on."""
     body: Mapping[str, Any]
 
 
@@ -173,10 +173,9 @@ class _Worker:
             return abstention(self.name, f"worker died: {self.stop()}")
         if reply.kind == "verdict":
             return Verdict(**reply.body)
-        if reply.kind == "memory":
+        if reply.kind == "broken":
             # What is left of the heap is not trusted with the next trajectory.
             self.stop()
-            return abstention(self.name, f"memory limit {isolation.memory_mb} MB")
         return abstention(self.name, reply.body["error"])
 
     def ensure(self) -> None:
