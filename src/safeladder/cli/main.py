@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -43,7 +43,7 @@ def climb(
     out: Annotated[Path | None, typer.Option(
         help="Run directory [default: runs/<recipe>-<time>].")] = None,
     resume: Annotated[bool, typer.Option(
-        "--resume", help="Go on with the run in --out (default: the recipe's newest run).")] = False,
+        "--resume", help="Go on with the run in --out, or with the newest.")] = False,
 ) -> None:
     """Train a model up the rungs of a recipe."""
     from safeladder.ladder.climb import climb as run_climb
@@ -86,7 +86,8 @@ def doctor() -> None:
 @data_app.command("knights-knaves")
 def knights_knaves(
     people: Annotated[int, typer.Option(min=2, max=8, help="People per puzzle.")],
-    split: Annotated[str, typer.Option(help="train or test, as published.")],
+    split: Annotated[Literal["train", "test", "eval"], typer.Option(
+        help="As published: train and test by Logic-RL, eval is what accuracies are taken on.")],
     out: Annotated[Path, typer.Option(help="File to write; .jsonl or .parquet.")],
 ) -> None:
     """Rebuild the published Knights and Knaves rows of Logic-RL."""

@@ -9,7 +9,12 @@ from pathlib import Path
 
 from safeladder.data.sources import SourceSpec, build_source
 from safeladder.engine.base import Sampler, SamplingParams
-from safeladder.engine.local.models import LoadedModel, build_model, load_model
+from safeladder.engine.local.models import (
+    LoadedModel,
+    LoraParams,
+    build_model,
+    load_model,
+)
 from safeladder.engine.local.trainer import LocalTrainer
 from safeladder.envs import Environment, SingleTurn
 from safeladder.errors import DataError
@@ -40,8 +45,8 @@ def initial_model(recipe: Recipe) -> LoadedModel:
 def load_checkpoint(path: str | Path, recipe: Recipe) -> LoadedModel:
     """Load a Hugging Face checkpoint as the recipe's engine wants it."""
     engine = recipe.engine
-    return load_model(str(path), dtype=engine.precision, device=engine.device,
-                      lora_rank=engine.lora_rank)
+    lora = None if engine.lora_rank is None else LoraParams(rank=engine.lora_rank)
+    return load_model(path, device=engine.device, lora=lora)
 
 
 def build_trainer(loaded: LoadedModel, engine: LocalEngineSpec, failures: Path) -> LocalTrainer:
@@ -79,7 +84,7 @@ def supervised_rows(specs: Sequence[SourceSpec], renderer: Renderer) -> list[Dat
     rows = []
     for prompt in load_prompts(specs):
         if prompt.rendered is not None:
-            rows.append(training_row(renderer.encode_text(prompt.rendered)))
+            rows.append(training_row(renderer.encode(prompt.rendered)))
         elif prompt.messages and prompt.messages[-1].role == "assistant":
             rows.append(_demonstration(prompt, renderer))
         else:

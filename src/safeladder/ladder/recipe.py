@@ -100,7 +100,7 @@ class RLRung(RungBase):
     type: Literal["rl"]
     settings: RLSettings
     algorithm: dict[str, Any] = Field(description="preset, and fields to override")
-    curriculum: CurriculumSpec = Field(default_factory=CurriculumSpec)
+    curriculum: CurriculumSpec = CurriculumSpec()
     reference: str | None = Field(
         None, description="checkpoint the KL compares with; None: the rung's own start")
 
@@ -115,11 +115,11 @@ class Recipe(StrictModel):
     description: str = ""
     seed: int = 0
     model: Annotated[EmbeddedModel | CheckpointModel, Field(discriminator="type")]
-    engine: LocalEngineSpec = Field(default_factory=LocalEngineSpec)
+    engine: LocalEngineSpec = LocalEngineSpec()
     verifiers: dict[str, dict[str, Any]] = Field(
         min_length=1, description="name -> {type: ..., settings}")
     objective: Weighted
-    verify: VerifyPolicy = Field(default_factory=VerifyPolicy)
+    verify: VerifyPolicy = VerifyPolicy()
     evaluation: EvaluationSpec
     sinks: list[Literal["tensorboard", "trackio", "wandb"]] = Field(default_factory=list)
     rungs: list[Rung] = Field(min_length=1)

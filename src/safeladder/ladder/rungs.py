@@ -11,8 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from safeladder.algos.presets import build_algorithm
-from safeladder.data.sources import SourceSpec
-from safeladder.data.stream import PromptStream
+from safeladder.data.stream import build_stream
 from safeladder.engine.base import Sampler, SamplingParams, Trainer
 from safeladder.engine.local.models import LoadedModel, save_checkpoint
 from safeladder.eval.evaluate import evaluate
@@ -164,7 +163,7 @@ class RungWork:
     async def rl(self, rung: RLRung) -> LoopState:
         """Reinforcement learning."""
         algorithm = build_algorithm(rung.algorithm)
-        stream = build_stream(rung.data, rung, self.seed)
+        stream = build_stream(rung.data, rung.curriculum, self.seed)
         check_routes({prompt.task for prompt in stream.prompts}, self.climber.judge.objective,
                      self.climber.judge.verifiers)
         reference = None
@@ -217,8 +216,3 @@ class RungWork:
         return SamplingParams(
             max_tokens=self.climber.recipe.evaluation.max_tokens, temperature=temperature,
             stop_token_ids=self.renderer.stop_token_ids, seed=stream)
-
-
-def build_stream(specs: Sequence[SourceSpec], rung: RLRung, seed: int) -> PromptStream:
-    """The prompts of an RL rung as its curriculum orders them."""
-    raise NotImplementedError

@@ -76,7 +76,7 @@ class Renderer:
         """The token with which the template ends an assistant's turn, if it is one token."""
         if not self._template.exists:
             return None
-        ids = self._encode(self._template.marks.ending)
+        ids = self.encode(self._template.marks.ending)
         tokenizer = self._tokenizer
         known = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
         return ids[0] if ids and ids[0] in known else None
@@ -101,7 +101,7 @@ class Renderer:
             text, prefill = prompt.rendered, self._own_text(prompt.rendered)
         else:
             text, prefill = self._render_messages(prompt)
-        token_ids = self._encode(text)
+        token_ids = self.encode(text)
         self._check_images(token_ids, prompt.media, prompt.id)
         return RenderedPrompt(token_ids, prefill, prompt.media)
 
@@ -132,7 +132,7 @@ class Renderer:
             DataError, ModelError: as :meth:`render`.
         """
         text = self._template.continuation(messages, "environment messages")
-        suffix = self._encode(text)
+        suffix = self.encode(text)
         ids = rendered.token_ids + completion.token_ids
         if suffix and ids[-1:] == suffix[:1] and suffix[0] == self.end_of_turn_id:
             suffix = suffix[1:]
@@ -154,7 +154,7 @@ class Renderer:
         if not self.stop_token_ids:
             raise ModelError("no token ends a turn: give the tokenizer an eos_token")
         rest = _without_prefill(response, rendered.prefill, prompt.id)
-        trained = (*self._encode(rest), self.stop_token_ids[0])
+        trained = (*self.encode(rest), self.stop_token_ids[0])
         token_ids = np.array(rendered.token_ids + trained, np.int64)
         mask = np.zeros(len(token_ids), np.float32)
         mask[len(rendered.token_ids):] = 1.0
@@ -197,7 +197,8 @@ class Renderer:
         found = _TRAILING_THINK.search(text)
         return found.group() if found else ""
 
-    def _encode(self, text: str) -> tuple[int, ...]:
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text as it is: no template, no special tokens added."""
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _check_images(self, ids: Sequence[int], media: Sequence[Media], where: str) -> None:

@@ -104,7 +104,7 @@ async def build_batch(
         and trajectory.turns
     ]
     rows = await _with_logprobs(rows, algorithm, trainer, reference, settings)
-    advantages = algorithm.advantage(_reward_table(rows, reference is not None))
+    advantages = algorithm.advantage(_reward_table(rows, "ref" in algorithm.needs))
     datums: list[Datum] = []
     prompt_index: list[int] = []
     for row, values in zip(rows, advantages, strict=True):

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self, TextIO
+from typing import NamedTuple, Protocol, Self, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -235,23 +235,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-
-
-def shown_metrics(record: Mapping[str, Any]) -> dict[str, float]:
-    """What a record of ``metrics.jsonl`` gives a display: its metrics, ``accuracy`` (the share of
-    verdict class ``correct``, where no metric has that name) and ``tokens_per_second`` (all tokens
-    of the step over all its booked seconds).
-    """
-    metrics: dict[str, float] = dict(record["metrics"])
-    if "accuracy" not in metrics:
-        shares = [value for name, value in metrics.items()
-                  if name.startswith("verdict/") and name.endswith("/correct")]
-        if len(shares) == 1:
-            metrics["accuracy"] = shares[0]
-    time_spent = record.get("time", {})
-    seconds: Mapping[str, float] = time_spent.get("seconds", {})
-    speeds: Mapping[str, float] = time_spent.get("tokens_per_second", {})
-    tokens = sum(speed * seconds[phase] for phase, speed in speeds.items())
-    if tokens:
-        metrics["tokens_per_second"] = tokens / sum(seconds.values())
-    return metrics

@@ -17,7 +17,7 @@ from safeladder.algos.base import Algorithm
 from safeladder.config import StrictModel
 from safeladder.engine.base import Sampler, SamplingParams, Stats, Trainer
 from safeladder.errors import BatchArithmeticError
-from safeladder.train.batch import BatchSettings, OldLogprobs, build_batch, training_reward
+from safeladder.train.batch import BatchSettings, OldLogprobs, build_batch
 from safeladder.train.metrics import PhaseClock, rollout_metrics, step_record
 from safeladder.train.schedule import OptimSettings
 from safeladder.train.state import Checkpoints, LoopState
@@ -195,7 +195,7 @@ async def _collect_groups(
         if not run.algorithm.dynamic_sampling:
             return groups_P, totals
         totals["groups/drawn"] = totals.get("groups/drawn", 0.0) + len(groups_P)
-        kept += [g for g in groups_P if _has_signal(g, run.algorithm, settings.max_tokens)]
+        kept += [group for group in groups_P if _has_signal(group)]
         totals["groups/dropped"] = totals["groups/drawn"] - len(kept)
         if len(kept) >= wanted:
             return kept[:wanted], totals
@@ -205,6 +205,7 @@ async def _collect_groups(
         "prompts_per_step, or choose easier or harder prompts")
 
 
-def _has_signal(group: Group, algorithm: Algorithm, max_tokens: int) -> bool:
-    rewards = {training_reward(t, algorithm, max_tokens) for t in group.trajectories} - {None}
+def _has_signal(group: Group) -> bool:
+    """Whether the verifiers' rewards differ; a length term alone does not make a signal."""
+    rewards = {t.reward.total for t in group.trajectories if t.reward} - {None}
     return len(rewards) > 1

@@ -20,7 +20,7 @@ from safeladder.train.metrics import PhaseClock, step_record
 from safeladder.train.rl import Evaluate, RunLog
 from safeladder.train.schedule import OptimSettings
 from safeladder.train.state import Checkpoints, LoopState
-from safeladder.types import Batch, Datum
+from safeladder.types import Batch, Datum, FloatArray, IntArray
 
 
 class SFTSettings(StrictModel):
@@ -128,7 +128,9 @@ async def mean_nll(trainer: Trainer, rows: Sequence[Datum]) -> float:
     return -total / sum(row.num_trained for row in rows)
 
 
-def training_row(token_ids: Sequence[int], mask: Sequence[float] | None = None) -> Datum:
+def training_row(
+    token_ids: Sequence[int] | IntArray, mask: Sequence[float] | FloatArray | None = None,
+) -> Datum:
     """A supervised row; without a mask every token after the first is trained on."""
     ids = np.asarray(token_ids, np.int64)
     trained = np.ones(len(ids), np.float32) if mask is None else np.asarray(mask, np.float32)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from safeladder.errors import CheckpointError, ConfigError, MissingExtra
-from safeladder.train.state import storage_error, write_text
+from safeladder.files import storage_error, write_text
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -1,0 +1,5 @@
+"""``python -m safeladder``."""
+
+from safeladder.cli.main import main
+
+main()
