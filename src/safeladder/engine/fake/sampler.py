@@ -170,7 +170,8 @@ def choose(
 ) -> int:
     """Draw one token: stop tokens only after ``min_tokens``, then top-k, then top-p.
 
-    ``count`` tokens were drawn before. Equal scores are ordered by token id.
+    ``count`` tokens were drawn before. Equal scores are ordered by token id; those equal to the
+    k-th all stay.
     """
     allowed = scores.copy()
     if count < params.min_tokens:
@@ -179,7 +180,7 @@ def choose(
     if params.temperature == 0:
         return int(order[0])
     if params.top_k:
-        order = order[:params.top_k]
+        order = order[allowed[order] >= allowed[order[min(params.top_k, len(order)) - 1]]]
     weights = np.exp(allowed[order])
     weights = weights / weights.sum()
     if params.top_p < 1:

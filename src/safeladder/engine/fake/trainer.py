@@ -76,7 +76,7 @@ class FakeTrainer:
         output = loss(inputs)
         total = (output.loss * weights).sum()
         if not torch.isfinite(total):
-            raise NonFiniteLoss(f"the loss is {float(total)} over {len(data)} rows")
+            raise NonFiniteLoss(f"the loss is {float(total.detach())} over {len(data)} rows")
         total.backward()
         count = float(len(weights))
         metrics = {"entropy": inputs.entropy, **output.metrics}

@@ -142,17 +142,11 @@ class Transport:
                     if tries > endpoint.max_retries:
                         break
                     self.usage.retries += 1
-                    await asyncio.sleep(max(self._backoff(tries), min(wait, endpoint.max_backoff)))
+                    await asyncio.sleep(backoff(endpoint, tries, self._random, wait))
         except TimeoutError:
             raise SamplingError(f"{self._where(path)}: gave up after {endpoint.total_timeout:g} s "
                                 f"and {tries} attempts; the last: {reason}") from None
         raise SamplingError(f"{self._where(path)}: {reason}, {tries} attempts")
-
-    def _backoff(self, tries: int) -> float:
-        """Doubling, with full-to-half jitter so that many clients do not come back at once."""
-        endpoint = self._endpoint
-        base = min(endpoint.max_backoff, endpoint.backoff * 2.0 ** (tries - 1))
-        return base * self._random.uniform(0.5, 1.0)
 
     async def _open_stream(self, path: str, body: dict[str, Any]) -> httpx.Response:
         client = self._open()
@@ -191,6 +185,16 @@ class Transport:
         # the host stays out: an address may hold a user's name and password
         start = "" if full else urlsplit(self._endpoint.base_url).path.rstrip("/")
         return f"POST {start}{path}"
+
+
+def backoff(endpoint: Endpoint, tries: int, jitter: random.Random, after: float = 0.0) -> float:
+    """Seconds to wait after the ``tries``-th attempt: doubling, capped, at least ``after``.
+
+    Between half and the whole of it, at random, so that many clients do not come back at once.
+    ``after`` is the server's own wish (Retry-After); it is capped too.
+    """
+    wait = min(endpoint.max_backoff, endpoint.backoff * 2.0 ** (tries - 1))
+    return max(wait * jitter.uniform(0.5, 1.0), min(after, endpoint.max_backoff))
 
 
 def _event(data: str, where: str) -> Any:

@@ -1,0 +1,263 @@
+import asyncio
+import math
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sampler_checks import CHECKS, SamplerCase, run_check
+
+from safeladder.algos.sft import NegativeLogLikelihood
+from safeladder.engine.base import OptimParams, SamplingParams
+from safeladder.engine.fake import ByteTokenizer, FakeSampler, TableModel
+from safeladder.engine.fake.trainer import FakeTrainer
+from safeladder.errors import (
+    CheckpointError,
+    ConfigError,
+    ModelError,
+    NonFiniteLoss,
+    SamplingError,
+    StaleSampler,
+    StorageError,
+)
+from safeladder.types import Datum, Media, Message
+
+TOKENS = ByteTokenizer()
+PARAMS = SamplingParams(max_tokens=40, stop_token_ids=(TOKENS.eos_token_id,))
+
+
+def ids_of(text: str) -> tuple[int, ...]:
+    return tuple(TOKENS(text)["input_ids"])
+
+
+def table_case() -> SamplerCase:
+    table = np.random.default_rng(1).normal(size=(20, 20))
+    return SamplerCase(FakeSampler(TableModel(table)), (3, 1, 4), stop_token_id=7)
+
+
+def trained_case() -> SamplerCase:
+    sampler = asyncio.run(FakeTrainer(20, seed=1).sampler())
+    return SamplerCase(sampler, (3, 1, 4), stop_token_id=7)
+
+
+@pytest.mark.parametrize("make", [table_case, trained_case])
+@pytest.mark.parametrize("entry", CHECKS)
+def test_sampler_contract(entry: Any, make: Any) -> None:
+    run_check(entry, make())
+
+
+def texts(sampler: FakeSampler, prompt: str, n: int = 1, params: SamplingParams = PARAMS,
+          ) -> list[str]:
+    completions = asyncio.run(sampler.sample(ids_of(prompt), params, n))
+    return [TOKENS.decode(c.token_ids).removesuffix("<|end|>") for c in completions]
+
+
+def test_a_script_answers_by_the_newest_key() -> None:
+    sampler = FakeSampler.scripted({"2+2": "4", "sure?": "yes", "sure? now": "no", "": "what?"})
+    assert texts(sampler, "2+2") == ["4"]
+    assert texts(sampler, "2+2 ... sure?") == ["yes"]
+    assert texts(sampler, "sure? 2+2") == ["4"]
+    assert texts(sampler, "sure? now") == ["no"]
+    assert texts(sampler, "hello") == ["what?"]
+
+
+def test_a_script_answers_ids_and_functions() -> None:
+    by_ids = FakeSampler.scripted({ids_of("2+2"): "four", "2+2": "text"})
+    assert texts(by_ids, "2+2") == ["four"]
+    assert texts(by_ids, " 2+2") == ["text"]
+    echo = FakeSampler.scripted(lambda text: text.upper())
+    assert texts(echo, "hello") == ["HELLO"]
+
+
+def test_a_prompt_without_a_response_is_a_sampling_error() -> None:
+    with pytest.raises(SamplingError, match=r"no response to 'hello'.*\['2\+2'\]"):
+        texts(FakeSampler.scripted({"2+2": "4"}), "hello")
+    with pytest.raises(ConfigError, match="positive weights"):
+        texts(FakeSampler.scripted({"": []}), "hello")
+
+
+def test_log_probabilities_are_those_of_the_stated_distribution() -> None:
+    sampler = FakeSampler.scripted({"q": {"ab": 2.0, "ac": 1.0, "d": 1.0}})
+    completions = asyncio.run(sampler.sample(ids_of("q"), PARAMS, 4000))
+    drawn = Counter(TOKENS.decode(c.token_ids[:-1]) for c in completions)
+    for text, p in {"ab": 0.5, "ac": 0.25, "d": 0.25}.items():
+        assert abs(drawn[text] / 4000 - p) < 0.03
+    by_text = {TOKENS.decode(c.token_ids[:-1]): c.sampler_logprobs for c in completions}
+    # p(a) = 3/4, p(b | a) = 2/3, p(end | ab) = 1: together 1/2
+    np.testing.assert_allclose(by_text["ab"], [math.log(3 / 4), math.log(2 / 3), 0], atol=1e-6)
+    np.testing.assert_allclose(by_text["d"], [math.log(1 / 4), 0], atol=1e-6)
+    scored = asyncio.run(sampler.logprobs(ids_of("qab<|end|>")))
+    np.testing.assert_allclose(scored, [0, *by_text["ab"]], atol=1e-6)
+
+
+def test_equal_responses_add_up_and_greedy_takes_the_likelier_branch() -> None:
+    sampler = FakeSampler.scripted({"q": ["x", "x", "y"]})
+    greedy = replace(PARAMS, temperature=0.0)
+    (completion,) = asyncio.run(sampler.sample(ids_of("q"), greedy))
+    assert TOKENS.decode(completion.token_ids) == "x<|end|>"
+    assert completion.sampler_logprobs[0] == pytest.approx(math.log(2 / 3), abs=1e-6)
+
+
+def test_text_that_was_never_asked_for_has_no_log_probability() -> None:
+    sampler = FakeSampler.scripted({"q": "x"})
+    texts(sampler, "q")
+    with pytest.raises(SamplingError, match="only behind prompts"):
+        asyncio.run(sampler.logprobs(ids_of("other")))
+
+
+def test_calls_fail_as_told() -> None:
+    sampler = FakeSampler.scripted({"": "x"}, fail_on_calls=[2, 3])
+    assert texts(sampler, "a") == ["x"]
+    for call in (2, 3):
+        with pytest.raises(SamplingError, match=f"at call {call}"):
+            texts(sampler, "a")
+    assert texts(sampler, "a") == ["x"]
+    assert sampler.num_calls == 4
+
+
+def test_images_are_refused_as_declared() -> None:
+    image = Media(pixels=np.zeros((1, 1, 3), np.uint8))
+    with pytest.raises(ModelError, match="takes no images"):
+        asyncio.run(FakeSampler.scripted({"": "x"}).sample((1,), PARAMS, 1, [image]))
+
+
+def test_chat_and_stream_say_what_sample_says() -> None:
+    sampler = FakeSampler.scripted({"2+2": ["four", "4"]})
+    question = [Message("user", "2+2")]
+    replies = asyncio.run(sampler.chat(question, PARAMS, n=6))
+    assert {reply.text for reply in replies} == {"four", "4"}
+    assert all(reply.finish_reason == "stop" for reply in replies)
+    lengths = {reply.text: reply.completion_tokens for reply in replies}
+    assert lengths == {"four": 5, "4": 2}
+    # <|user|> 2+2 <|end|> <|assistant|>
+    assert replies[0].prompt_tokens == 6
+
+    async def streamed() -> list[int]:
+        return [i async for i in sampler.stream(ids_of("2+2"), PARAMS)]
+
+    (completion,) = asyncio.run(sampler.sample(ids_of("2+2"), PARAMS))
+    assert tuple(asyncio.run(streamed())) == completion.token_ids
+
+
+@pytest.mark.parametrize("text", ["", "plain", "é😀", "<|user|>a<|end|>", "<|use", "<|image|>"])
+def test_bytes_come_back_to_the_letter(text: str) -> None:
+    assert TOKENS.decode(TOKENS(text)["input_ids"]) == text
+    assert len(TOKENS) == 262
+
+
+# The trainer: a table, so that every number can be worked out by hand.
+
+def row(ids: list[int], mask: list[float], advantage: float = 1.0, **more: Any) -> Datum:
+    mask_T = np.array(mask, np.float32)
+    return Datum(token_ids=np.array(ids), mask=mask_T, advantages=mask_T * advantage,
+                 weights=mask_T, **more)
+
+
+UNIFORM = row([0, 1, 2], [0, 1, 1])
+
+
+def test_a_uniform_table_has_log_v_everywhere_and_temperature_divides_its_logits() -> None:
+    trainer = FakeTrainer(3, scale=0.0)
+    (logprobs,) = asyncio.run(trainer.forward([UNIFORM]))
+    np.testing.assert_allclose(logprobs, [0, -math.log(3), -math.log(3)], rtol=1e-6)
+
+    async def moved() -> list[Any]:
+        await trainer.forward_backward([row([0, 1], [0, 1])], NegativeLogLikelihood())
+        await trainer.optim_step(OptimParams(0.5))
+        return await trainer.forward([row([0, 1], [0, 1]), row([0, 1], [0, 1], temperature=0.5)])
+
+    # AdamW's first step moves each logit by the rate against its gradient: (-.5, +.5, -.5)
+    plain, sharp = asyncio.run(moved())
+    assert plain[1] == pytest.approx(-math.log(1 + 2 * math.exp(-1)), abs=1e-5)
+    assert sharp[1] == pytest.approx(-math.log(1 + 2 * math.exp(-2)), abs=1e-5)
+
+
+def test_gradients_add_up_over_calls_and_zero_weight_adds_none() -> None:
+    rows = [row([0, 1, 2, 0], [0, 1, 0, 1]), row([2, 2, 1], [0, 1, 1])]
+    nothing = Datum(token_ids=np.array([1, 1]), mask=np.array([0, 1], np.float32),
+                    advantages=np.zeros(2, np.float32), weights=np.zeros(2, np.float32))
+
+    async def after(parts: list[list[Datum]]) -> list[Any]:
+        trainer = FakeTrainer(3, seed=4)
+        for part in parts:
+            await trainer.forward_backward(part, NegativeLogLikelihood())
+        await trainer.optim_step(OptimParams(0.1))
+        return await trainer.forward(rows)
+
+    whole = asyncio.run(after([rows]))
+    parts = asyncio.run(after([[rows[0]], [rows[1], nothing]]))
+    for a, b in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_a_step_makes_samplers_stale_but_not_frozen_ones() -> None:
+    async def scenario() -> None:
+        trainer = FakeTrainer(5)
+        old, frozen = await trainer.sampler(), await trainer.frozen_sampler()
+        before = await frozen.logprobs((1, 2))
+        await trainer.forward_backward([row([1, 2], [0, 1])], NegativeLogLikelihood())
+        await trainer.optim_step(OptimParams(0.5))
+        with pytest.raises(StaleSampler, match="version 0, the weights 1"):
+            await old.sample((1,), PARAMS)
+        assert (await frozen.logprobs((1, 2)) == before).all()
+        new = await trainer.sampler()
+        assert new.policy_version == 1
+        assert (await new.logprobs((1, 2)))[1] > before[1]
+
+    asyncio.run(scenario())
+
+
+def test_state_comes_back_to_the_bit(tmp_path: Path) -> None:
+    async def step(trainer: FakeTrainer) -> None:
+        await trainer.forward_backward([row([0, 1, 2], [0, 1, 1])], NegativeLogLikelihood())
+        await trainer.optim_step(OptimParams(0.1, weight_decay=0.01))
+
+    async def scenario() -> None:
+        trainer = FakeTrainer(4, seed=2)
+        await step(trainer)
+        await trainer.save_state(tmp_path / "state")
+        await step(trainer)
+        other = FakeTrainer(4, seed=3)
+        await other.load_state(tmp_path / "state")
+        assert other.policy_version == 1
+        await step(other)
+        (a,), (b,) = await trainer.forward([UNIFORM]), await other.forward([UNIFORM])
+        assert a.tobytes() == b.tobytes()
+        with pytest.raises(StorageError, match="exists already"):
+            await trainer.save_state(tmp_path / "state")
+        with pytest.raises(CheckpointError, match="no readable state"):
+            await trainer.load_state(tmp_path / "absent")
+        with pytest.raises(CheckpointError, match=r"a table of \(4, 4\), expected \(5, 5\)"):
+            await FakeTrainer(5).load_state(tmp_path / "state")
+        assert [p.name for p in tmp_path.iterdir()] == ["state"]
+
+    asyncio.run(scenario())
+
+
+def test_a_loss_that_is_not_finite_stops_and_leaves_no_gradient() -> None:
+    class Broken(NegativeLogLikelihood):
+        def __call__(self, inputs: Any) -> Any:
+            output = super().__call__(inputs)
+            return output._replace(loss=output.loss * float("nan"))
+
+    async def scenario() -> None:
+        trainer, other = FakeTrainer(3), FakeTrainer(3)
+        with pytest.raises(NonFiniteLoss, match="nan over 1 rows"):
+            await trainer.forward_backward([UNIFORM], Broken())
+        for each in (trainer, other):
+            await each.forward_backward([UNIFORM], NegativeLogLikelihood())
+            await each.optim_step(OptimParams(0.1))
+        (a,), (b,) = await trainer.forward([UNIFORM]), await other.forward([UNIFORM])
+        assert a.tobytes() == b.tobytes()
+
+    asyncio.run(scenario())
+
+
+def test_what_a_table_cannot_do_it_says() -> None:
+    trainer = FakeTrainer(3)
+    with pytest.raises(ModelError, match="no Hugging Face form"):
+        asyncio.run(trainer.save_checkpoint(Path("x")))
+    with pytest.raises(ModelError, match="Muon"):
+        asyncio.run(trainer.optim_step(OptimParams(0.1, muon_learning_rate=0.1)))
