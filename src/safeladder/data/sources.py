@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
@@ -16,7 +17,11 @@ from pydantic import Field, model_validator
 
 from safeladder.config import StrictModel, validate
 from safeladder.data.files import PlacedRow, find_files, read_jsonl, read_parquet
-from safeladder.data.knights_knaves.compact_sources import CompactChains, CompactPuzzles
+from safeladder.data.knights_knaves.compact_sources import (
+    CompactChains,
+    CompactPuzzles,
+    CompactWalks,
+)
 from safeladder.data.knights_knaves.published_sources import (
     FreshKnightsKnavesSource,
     KnightsKnavesSource,
@@ -39,7 +44,6 @@ class RowSource(Source):
         "auto recognises the common templates, always feeds text as it is (TRL's standard format)")
     reference: Literal["auto", "optional", "required"] = Field(
         default="auto", description="auto: within one task, all rows have one or none has")
-
     demonstration: Literal["keep", "drop"] = Field(
         default="keep",
         description="the assistant's last message (or the completion column): keep it to imitate "
@@ -51,20 +55,24 @@ class RowSource(Source):
                          self.rendered, self.demonstration == "keep")
         placed = [(row.where, to_prompt(row, number, form))
                   for number, row in enumerate(islice(rows, self.limit))]
-        self._check(placed)
-        return [prompt for _, prompt in placed]
-
-    def _check(self, placed: Sequence[tuple[str, Prompt]]) -> None:
         if self.reference == "auto":
             check_references(placed)
-        seen: dict[str, str] = {}
-        for where, prompt in placed:
-            if self.reference == "required" and prompt.reference is None:
-                raise DataError(f"{where}: no reference, and this source requires one")
-            if prompt.id in seen:
-                raise DataError(f"{where}: id {prompt.id!r} is taken by {seen[prompt.id]}; ids "
-                                "tell rows apart in traces (columns.id names another column)")
-            seen[prompt.id] = where
+        if self.reference == "required":
+            for where, prompt in placed:
+                if prompt.reference is None:
+                    raise DataError(f"{where}: no reference, and this source requires one")
+        return _with_own_ids([prompt for _, prompt in placed])
+
+
+def _with_own_ids(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Let the second prompt of an id be ``id#2``, and so on: files joined together repeat ids."""
+    seen: dict[str, int] = {}
+    result = []
+    for prompt in prompts:
+        seen[prompt.id] = seen.get(prompt.id, 0) + 1
+        times = seen[prompt.id]
+        result.append(prompt if times == 1 else replace(prompt, id=f"{prompt.id}#{times}"))
+    return result
 
 
 class _FileSource(RowSource):
@@ -204,7 +212,8 @@ class SplitSource(Source):
 
 SourceSpec = Annotated[
     JsonlSource | ParquetSource | HuggingFaceSource | PythonSource | KnightsKnavesSource
-    | FreshKnightsKnavesSource | CompactPuzzles | CompactChains | ReasoningGymSource | SplitSource,
+    | FreshKnightsKnavesSource | CompactPuzzles | CompactChains | CompactWalks
+    | ReasoningGymSource | SplitSource,
     Field(discriminator="type"),
 ]
 SplitSource.model_rebuild()

@@ -19,6 +19,7 @@ from safeladder.data.knights_knaves.compact import (
     puzzle_text,
     response_text,
     split_of,
+    walk_text,
 )
 from safeladder.data.knights_knaves.solver import solutions
 from safeladder.data.knights_knaves.statements import evaluate
@@ -76,6 +77,17 @@ def test_drawn_puzzles_are_what_they_say(seed, num_people, split):
         assert (verdict == "ok") == ((value == "T") == (sign == "+"))
     roles = parse_answer(re.search(r"<answer>(.*)</answer>", text)[1], puzzle.names)
     assert roles is not None
+
+
+def test_walks_work_through_tries_and_neither_ask_nor_answer():
+    rng = np.random.default_rng(3)
+    walks = [walk_text(rng, 2) for _ in range(50)]
+    for walk in walks:
+        assert "answer" not in walk and "think" not in walk
+        tries = walk.split(" try ")[1:]
+        assert 1 <= len(tries) <= 4
+        assert all(t.endswith(" no") for t in tries[:-1])
+    assert any(walk.endswith(" no") for walk in walks)
 
 
 def test_renaming_and_order_do_not_change_the_split():

@@ -209,6 +209,30 @@ def response_text(puzzle: Puzzle, strategy: Strategy) -> str:
     return f"<think> {' '.join(lines)} </think> <answer> {answer_text(puzzle)} </answer>"
 
 
+def walk_text(rng: np.random.Generator, num_people: int) -> str:
+    """Pretraining text: statements of the train split, solvable or not, and tries worked through.
+
+    The tries come in order from the first or from any, each up to its first contradiction; the
+    text ends with a try that holds, with the last one, or after four. Nothing is asked and
+    nothing is answered: it teaches what the words mean, not how to solve a puzzle.
+    """
+    while True:
+        statements = tuple(draw_statement(rng, num_people) for _ in range(num_people))
+        if split_of(statements) == "train":
+            break
+    names = tuple(NAMES[int(i)] for i in rng.choice(len(NAMES), size=num_people, replace=False))
+    puzzle = Puzzle(statements, names, (True,) * num_people)
+    tries = list(itertools.product((True, False), repeat=num_people))
+    start = int(rng.integers(len(tries))) if rng.integers(2) else 0
+    parts = [puzzle_text(puzzle)]
+    for tried in tries[start:start + 4]:
+        work = list(_work(puzzle, tried))
+        parts += [_try_header(tried, puzzle), *work]
+        if work[-1].endswith(" ok"):
+            break
+    return " " + " ".join(parts)
+
+
 def _tries(puzzle: Puzzle) -> Iterator[Assignment]:
     """Assignments in order, knight before knave, up to the solution."""
     for tried in itertools.product((True, False), repeat=len(puzzle.names)):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from safeladder.config import StrictModel
 from safeladder.data.knights_knaves.compact import (
     Puzzle,
     Split,
@@ -18,11 +18,13 @@ from safeladder.data.knights_knaves.compact import (
     puzzle_text,
     response_text,
     role,
+    walk_text,
 )
+from safeladder.data.source import Source
 from safeladder.types import Message, Prompt
 
 
-class _Drawn(StrictModel):
+class _Drawn(Source):
     """What is drawn.
 
     ``distinct``: as many structures as puzzles; otherwise puzzles are drawn freely from the split.
@@ -50,10 +52,10 @@ class CompactPuzzles(_Drawn):
 
     type: Literal["compact_puzzles"]
 
-    def load(self) -> list[Prompt]:
+    def build(self, base: Path) -> list[Prompt]:
         """The prompts, people in the order given."""
-        return [_prompt(puzzle, f"{self.split}-{self.seed}-{len(puzzle.names)}-{i}")
-                for i, puzzle in self.puzzles()]
+        return self.finish(_prompt(puzzle, f"{self.split}-{self.seed}-{len(puzzle.names)}-{i}")
+                           for i, puzzle in self.puzzles())
 
 
 class CompactChains(_Drawn):
@@ -63,7 +65,7 @@ class CompactChains(_Drawn):
     strategies: dict[Strategy, float] = Field(
         description="shares of: sight, list, work, check (see compact.response_text)")
 
-    def load(self) -> list[Prompt]:
+    def build(self, base: Path) -> list[Prompt]:
         """The demonstrations: the last message is the teacher's."""
         rng = np.random.default_rng([self.seed, 99])
         names = list(self.strategies)
@@ -74,7 +76,26 @@ class CompactChains(_Drawn):
             row_id = f"chain-{self.split}-{self.seed}-{len(puzzle.names)}-{i}"
             rows.append(_prompt(puzzle, row_id, response_text(puzzle, strategy),
                                 {"strategy": strategy}))
-        return rows
+        return self.finish(rows)
+
+
+class CompactWalks(Source):
+    """Pretraining texts: tries worked through, without question or answer."""
+
+    type: Literal["compact_walks"]
+    people: list[int] = Field(min_length=1, description="``count`` texts for each")
+    count: int = Field(ge=1)
+    seed: int = 0
+
+    def build(self, base: Path) -> list[Prompt]:
+        """Rendered rows: no chat template is applied to them."""
+        rows = []
+        for num_people in self.people:
+            rng = np.random.default_rng([self.seed, num_people, 7])
+            rows += [Prompt(id=f"walk-{self.seed}-{num_people}-{i}", messages=(),
+                            source="compact_walks", rendered=walk_text(rng, num_people))
+                     for i in range(self.count)]
+        return self.finish(rows)
 
 
 _SPLIT_STREAM = {"train": 0, "validation": 1, "test": 2, "unseen_forms": 3}
