@@ -54,7 +54,7 @@ def read_jsonl(path: Path) -> Iterator[PlacedRow]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.rstrip())
             except UnicodeDecodeError:
                 raise DataError(f"{where}: not UTF-8") from None
             except json.JSONDecodeError as error:
@@ -100,6 +100,10 @@ def write_verl_parquet(prompts: Sequence[Prompt], path: Path | str, split: str =
 
     path = Path(path)
     rows = [_verl_row(prompt, number, split) for number, prompt in enumerate(prompts)]
+    if any(prompt.media for prompt in prompts):
+        for row, prompt in zip(rows, prompts, strict=True):
+            # In every row, as the columns of the table are those of its first row.
+            row["images"] = [{"bytes": encoded(media), "path": None} for media in prompt.media]
     try:
         table = pa.Table.from_pylist(rows)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -114,7 +118,7 @@ def _verl_row(prompt: Prompt, number: int, split: str) -> dict[str, Any]:
         messages = [{"content": prompt.rendered, "role": "user"}]
     else:
         messages = [{"content": _marked_text(m), "role": m.role} for m in prompt.messages]
-    row = {
+    return {
         "data_source": prompt.source,
         "prompt": messages,
         "ability": prompt.task,
@@ -123,9 +127,6 @@ def _verl_row(prompt: Prompt, number: int, split: str) -> dict[str, Any]:
         "extra_info": {"id": prompt.id, "index": number, "split": split,
                        "meta": json.dumps(dict(prompt.meta), sort_keys=True)},
     }
-    if prompt.media:
-        row["images"] = [{"bytes": encoded(media), "path": None} for media in prompt.media]
-    return row
 
 
 def _marked_text(message: Message) -> str:

@@ -73,7 +73,8 @@ def place_images(
             if part["type"] == "text":
                 content.append(part)
                 continue
-            inline = part.get("image_url") or part.get("image") or part.get("url")
+            own = (part.get(key) for key in ("image_url", "image", "url"))
+            inline = next((image for image in own if image is not None), None)
             if inline is None and not queue:
                 raise DataError(f"{where}: more image places in the prompt than images "
                                 f"({num_column})")

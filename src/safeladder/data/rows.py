@@ -38,7 +38,7 @@ class Columns(StrictModel):
     reference: str | None = Field(
         default=None, description="what verifiers compare with; any JSON value")
     id: str | None = Field(
-        default=None, description="name of the row in traces; default: id, or a number")
+        default=None, description="tells rows apart in traces; default: id, or the row's number")
     task: str | None = Field(
         default=None, description="routes to verifiers; default: task or ability")
     images: str | None = Field(
@@ -52,7 +52,7 @@ class RowFormat:
     """How the rows of one source are read."""
 
     source: str
-    """Prompt.source where the row has no ``data_source`` or ``source``, and the stem of ids."""
+    """Prompt.source where the row has no ``data_source`` or ``source``, and the head of ids."""
     columns: Columns = field(default_factory=Columns)
     task: str | None = None
     """Task of every row; None: the row's own, else "general"."""
@@ -97,7 +97,7 @@ def to_prompt(row: PlacedRow, number: int, form: RowFormat) -> Prompt:
     if completion is not None and rendered is not None:
         meta["completion"] = _completion_text(completion, where)
     return Prompt(
-        id=str(name) if name is not None else f"{form.source}:{number}",
+        id=name if verl and verl.id else f"{form.source}:{number if name is None else name}",
         messages=messages,
         reference=reference,
         source=str(source) if source is not None else form.source,
@@ -211,7 +211,7 @@ def jsonable(value: Any, where: str, column: str, what: str = "") -> Any:
     if isinstance(value, list | tuple):
         return [jsonable(item, where, column) for item in value]
     if isinstance(value, set | frozenset):
-        return sorted(jsonable(item, where, column) for item in value)
+        return sorted((jsonable(item, where, column) for item in value), key=repr)
     if isinstance(value, np.ndarray | np.generic):
         return jsonable(value.tolist(), where, column)
     if hasattr(value, "isoformat"):

@@ -18,7 +18,7 @@ class Source(StrictModel):
     """What all sources have."""
 
     source: str | None = Field(
-        default=None, description="Prompt.source and stem of ids; default: named after the data")
+        default=None, description="Prompt.source and head of ids; default: named after the data")
     weight: float | None = Field(
         default=None, gt=0, description="share in a mixture; all sources have one, or none")
     limit: int | None = Field(default=None, gt=0, description="take the first rows only")
