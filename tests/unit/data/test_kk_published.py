@@ -13,7 +13,7 @@ from safeladder.data.knights_knaves.published import (
     split_indices,
     write_knights_knaves,
 )
-from safeladder.data.knights_knaves.solver import search, unique_solution
+from safeladder.data.knights_knaves.solver import difficulty, search, unique_solution
 from safeladder.data.knights_knaves.statements import parse_statements
 from safeladder.data.knights_knaves.structure import structure_key
 from safeladder.data.knights_knaves.text import word_puzzle, word_statement, write_chain_of_thought
@@ -170,8 +170,9 @@ def test_prompts_carry_what_verifiers_and_curricula_need():
     assert prompt.rendered == row["prompt"][0]["content"]
     assert prompt.reference == row["reward_model"]["ground_truth"]
     assert (prompt.source, prompt.task, prompt.id) == ("kk_logic", "logic", "kk4/test:1000")
-    assert prompt.meta["steps"] == len(row["cot_repeat_steps"])
-    assert prompt.meta["structure"] == structure_key(parse_statements(row["statements"]))
+    puzzle = parse_statements(row["statements"])
+    assert difficulty(puzzle) == tuple(prompt.meta[k] for k in ("people", "operators", "steps"))
+    assert prompt.meta["structure"] == structure_key(puzzle)
     assert [m.role for m in prompt.messages] == ["system", "user"]
     assert prompt.messages[1].text == row["quiz"]
     plain = published_prompts(4, "test")[0]

@@ -17,8 +17,7 @@ from safeladder.data.knights_knaves.published import (
     puzzle_columns,
     render_prompt,
 )
-from safeladder.data.knights_knaves.solver import difficulty
-from safeladder.data.knights_knaves.statements import parse_statements
+from safeladder.data.knights_knaves.statements import count_operators, parse_statements
 from safeladder.data.knights_knaves.structure import structure_key
 from safeladder.errors import ConfigError
 from safeladder.types import Message, Prompt
@@ -36,11 +35,11 @@ def row_prompt(
     A demonstration ends with the assistant's message: chain of thought and answer.
     """
     statements = parse_statements(row["statements"])
-    hardness = difficulty(statements)
     meta = {
-        "people": hardness.people, "index": row["index"], "names": row["names"],
+        "people": len(statements), "index": row["index"], "names": row["names"],
         "solution": row["solution"], "structure": structure_key(statements),
-        "operators": hardness.operators, "steps": hardness.steps,
+        "operators": sum(map(count_operators, statements)),
+        "steps": len(row["cot_repeat_steps"]),
     }
     messages = [Message("system", SYSTEM_PROMPT.strip()), Message("user", row["quiz"])]
     if demonstration:

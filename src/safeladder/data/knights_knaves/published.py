@@ -59,7 +59,7 @@ _BASE_PROMPT = (
     "(1) Zoey is a knight\n(2) Oliver is a knight\n(3)... </answer>.")
 
 
-def split_indices(people: int, split: Split) -> range:
+def split_indices(people: int, split: str) -> range:
     """The problem indices of a split (table above).
 
     Raises:
@@ -125,7 +125,7 @@ def verl_columns(row: Row, split: str, number: int, template: Template = "instru
     }
 
 
-def published_rows(people: int, split: Split, template: Template = "instruct") -> Iterator[Row]:
+def published_rows(people: int, split: str, template: Template = "instruct") -> Iterator[Row]:
     """The rows of one public file, all sixteen columns in their order.
 
     Raises:
@@ -139,7 +139,7 @@ def published_rows(people: int, split: Split, template: Template = "instruct") -
 
 
 def write_knights_knaves(
-    people: int, split: Split, out: Path | str, template: Template = "instruct"
+    people: int, split: str, out: Path | str, template: Template = "instruct"
 ) -> int:
     """Write one public file to ``out`` and return the number of rows.
 
