@@ -120,10 +120,10 @@ class Renderer:
         return StreamDecoder(self._tokenizer, rendered.token_ids)
 
     def continue_turn(
-        self, rendered: RenderedPrompt, completion: Completion, messages: Sequence[Message],
+        self, rendered: RenderedPrompt, sampled_ids: Sequence[int], messages: Sequence[Message],
         media: Sequence[Media] = (),
     ) -> RenderedPrompt:
-        """The next turn's prompt: ids so far + completion + what the template puts behind it.
+        """The next turn's prompt: ids so far + sampled ids + what the template puts behind them.
 
         Reasoning of earlier turns stays in the context, also where a template applied to the
         whole conversation would drop it: the policy goes on from the tokens it produced.
@@ -133,7 +133,7 @@ class Renderer:
         """
         text = self._template.continuation(messages, "environment messages")
         suffix = self.encode(text)
-        ids = rendered.token_ids + completion.token_ids
+        ids = (*rendered.token_ids, *sampled_ids)
         if suffix and ids[-1:] == suffix[:1] and suffix[0] == self.end_of_turn_id:
             suffix = suffix[1:]
         everything = (*rendered.media, *media)

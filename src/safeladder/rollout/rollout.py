@@ -133,7 +133,7 @@ class _GroupRollout:
     async def _go_on(self, state: _State, result: StepResult, seed: int) -> _State:
         try:
             rendered = self.renderer.continue_turn(
-                state.rendered, state.completion, result.messages, result.media)
+                state.rendered, state.completion.token_ids, result.messages, result.media)
         except DataError as error:
             raise _Failed(Status.ERROR_ENVIRONMENT, error) from error
         return _State(rendered, (await self._sample(rendered, 1, seed))[0])

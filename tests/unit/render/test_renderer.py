@@ -143,7 +143,7 @@ def test_the_next_turn_goes_on_from_the_sampled_tokens(tokenizer: Any) -> None:
     # letter by letter is not how the tokenizer itself would cut the word
     sampled = sum((encode(tokenizer, letter) for letter in "four"), ()) + end
     assert sampled != encode(tokenizer, "four<|im_end|>")
-    then = renderer.continue_turn(first, completion(sampled), [Message("user", "sure?")])
+    then = renderer.continue_turn(first, sampled, [Message("user", "sure?")])
     head = first.token_ids + sampled
     assert then.token_ids[:len(head)] == head
     assert tokenizer.decode(then.token_ids[len(head):]) == (
@@ -155,7 +155,7 @@ def test_a_turn_without_its_end_token_is_closed_before_the_next(tokenizer: Any) 
     renderer = Renderer(tokenizer, chat_template=CHATML)
     first = renderer.render(ask("q"))
     cut = encode(tokenizer, "four and")
-    then = renderer.continue_turn(first, completion(cut, "length"), [Message("user", "sure?")])
+    then = renderer.continue_turn(first, cut, [Message("user", "sure?")])
     assert tokenizer.decode(then.token_ids[len(first.token_ids):]) == (
         "four and<|im_end|>\n<|im_start|>user\nsure?<|im_end|>\n<|im_start|>assistant\n")
 
@@ -164,7 +164,7 @@ def test_a_conversation_turn_by_turn_is_the_template_applied_to_the_whole(tokeni
     renderer = Renderer(tokenizer, chat_template=CHATML_SYSTEM)
     first = renderer.render(ask("what is two plus two ?"))
     said = encode(tokenizer, "it is four .<|im_end|>")
-    then = renderer.continue_turn(first, completion(said), [Message("user", "sure ?")])
+    then = renderer.continue_turn(first, said, [Message("user", "sure ?")])
     whole = Prompt(id="1", messages=(
         Message("user", "what is two plus two ?"), Message("assistant", "it is four ."),
         Message("user", "sure ?")))
@@ -300,11 +300,11 @@ def test_images_of_the_environment_join_those_of_the_prompt(
 ) -> None:
     first = seeing.render(Prompt(id="1", messages=(Message("user", LOOK),), media=(PIXELS,)))
     other = Media(pixels=np.ones((2, 2, 3), np.uint8))
-    said = completion(encode(tokenizer, "ok<|im_end|>"))
+    said = encode(tokenizer, "ok<|im_end|>")
     then = seeing.continue_turn(first, said, [Message("user", ({"type": "image"},))], [other])
     assert then.media == (PIXELS, other)
     with pytest.raises(DataError, match="environment messages: 1 image tokens"):
         seeing.continue_turn(first, said, [Message("user", "none")], [other])
     forged = completion(encode(tokenizer, "<|image|>"), "length")
     assert seeing.sampled_image_token(forged)
-    assert not seeing.sampled_image_token(said)
+    assert not seeing.sampled_image_token(completion(said))
