@@ -11,7 +11,6 @@ from safeladder.train.progress import (
     duration,
     figures,
     make_progress,
-    shown_metrics,
 )
 
 
@@ -41,21 +40,6 @@ def test_an_rl_step_shows_reward_not_loss() -> None:
     metrics = {"loss": 0.25, "reward/mean": -1.5, "accuracy": 0.5, "kl_ref": 0.1}
     assert figures(metrics) == [("reward", "-1.500"), ("accuracy", "0.500")]
     assert figures({"loss": 0.25}) == [("loss", "0.2500")]
-
-
-def test_shown_metrics_adds_accuracy_and_overall_speed() -> None:
-    record = {"metrics": {"verdict/logic/correct": 0.75, "verdict/logic/wrong": 0.25},
-              "time": {"seconds": {"sampling": 2.0, "update": 1.0, "verify": 1.0},
-                       "tokens_per_second": {"sampling": 1000.0, "update": 2000.0}}}
-    shown = shown_metrics(record)
-    assert shown["accuracy"] == 0.75
-    assert shown["tokens_per_second"] == (2.0 * 1000 + 1.0 * 2000) / 4.0
-    assert "tokens_per_second" not in shown_metrics({"metrics": {"loss": 1.0}})
-
-
-def test_two_verifiers_with_a_class_correct_leave_accuracy_unsaid() -> None:
-    record = {"metrics": {"verdict/a/correct": 0.7, "verdict/b/correct": 0.2}}
-    assert "accuracy" not in shown_metrics(record)
 
 
 def test_one_line_per_step_without_a_terminal() -> None:

@@ -1,0 +1,215 @@
+"""What a report says in words and tables: comparisons, the plateau check, behaviours, gaps."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from safeladder.eval.items import EvalItem
+from safeladder.eval.metrics import RATES, accuracy_name, rules_for, shown_behaviours, suffix
+from safeladder.eval.statistics import PairedDifference, paired_difference
+from safeladder.ladder.report_data import Row, RunData, RungEntry, Series, item_of_row
+from safeladder.ladder.summary import Figure
+from safeladder.verifiers.behaviours import Rules
+
+NUMBER_WORDS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
+
+
+def people_of(name: str) -> int | None:
+    """``kk2_accuracy`` -> 2; None for other figures."""
+    match = re.fullmatch(r"kk(\d+)_accuracy", name)
+    return int(match[1]) if match else None
+
+
+def accuracy_label(name: str) -> str:
+    """``kk2_accuracy`` -> ``two-person puzzles``, ``aime_2024_accuracy`` -> ``aime 2024``."""
+    people = people_of(name)
+    if people is not None:
+        return f"{NUMBER_WORDS.get(people, str(people))}-person puzzles"
+    return name.removesuffix("_accuracy").replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One accuracy of two rungs over the same prompts."""
+
+    name: str
+    """Of the figure, without suffix."""
+    split: str
+    temperature: float
+    before: RungEntry
+    after: RungEntry
+    before_figure: Figure
+    after_figure: Figure
+    difference: PairedDifference
+
+
+def compare(data: RunData, before: RungEntry, after: RungEntry) -> list[Comparison]:
+    """Every accuracy both rungs have, paired prompt by prompt from their traces."""
+    found = []
+    for (rung, split, temperature), rows in sorted(
+            data.evaluations.items(), key=lambda entry: (entry[0][1] != "test", entry[0])):
+        others = data.evaluations.get((before.name, split, temperature))
+        if rung != after.name or others is None:
+            continue
+        ours, theirs = by_accuracy(rows), by_accuracy(others)
+        for name in ours:
+            full = name + suffix(split, temperature)
+            if name in theirs and full in after.figures and full in before.figures:
+                found.append(Comparison(
+                    name, split, temperature, before, after, before.figures[full],
+                    after.figures[full], paired_difference([ours[name]], [theirs[name]])))
+    return found
+
+
+def by_accuracy(rows: Iterable[Row]) -> dict[str, list[EvalItem]]:
+    """Items under the name of the accuracy they count in."""
+    groups: dict[str, list[EvalItem]] = {}
+    for row in rows:
+        item = item_of_row(row)
+        groups.setdefault(accuracy_name(item), []).append(item)
+    return dict(sorted(groups.items()))
+
+
+class Plateau(NamedTuple):
+    """How much a loss still fell over the last quarter of its steps."""
+
+    improvement: float
+    """(start - end) / start of a least-squares line through the last quarter."""
+    constant_rate: bool | None
+    """Whether the learning rate stood still over that quarter; None if it was not logged."""
+    steps: int
+
+    @property
+    def reached(self) -> bool:
+        """Less than 2% at a constant learning rate."""
+        return self.improvement < 0.02 and self.constant_rate is True
+
+
+def plateau(loss: Series, learning_rate: Series) -> Plateau | None:
+    """Check the last quarter of a loss curve; None with fewer than 8 steps.
+
+    A line is fitted because single steps are noisy: it uses every step of the quarter.
+    """
+    count = len(loss.values) // 4
+    if count < 2:
+        return None
+    values = loss.values[-count:]
+    mean_x, mean_y = (count - 1) / 2, math.fsum(values) / count
+    slope = (math.fsum((i - mean_x) * (v - mean_y) for i, v in enumerate(values))
+             / math.fsum((i - mean_x) ** 2 for i in range(count)))
+    start, end = mean_y - slope * mean_x, mean_y + slope * mean_x
+    rates = learning_rate.values[-count:]
+    constant = None if len(rates) < count else max(rates) - min(rates) <= 1e-9 * max(rates)
+    return Plateau((start - end) / start, constant, count)
+
+
+class Gap(NamedTuple):
+    """Training against held-out prompts at the temperature of the rollouts."""
+
+    label: str
+    train: float
+    train_n: int
+    held_out: Figure
+    temperature: float
+
+    @property
+    def points(self) -> float | None:
+        """Train minus held-out, in percentage points."""
+        if self.held_out.value is None:
+            return None
+        return 100 * (self.train - self.held_out.value)
+
+
+def gaps(data: RunData, rung: RungEntry) -> list[Gap]:
+    """Accuracy on the training prompts over the last tenth of the steps, beside the test split
+    taken at the same temperature.
+    """
+    steps = list(data.training_rows(rung.name))
+    rows = [row for _, part in steps[-max(len(steps) // 10, 1):] for row in part]
+    found = []
+    for name, items in by_accuracy(rows).items():
+        temperature = float(rows[0]["temperature"])
+        figure = rung.figures.get(name + suffix("test", temperature))
+        judged = [item.correct for item in items if item.correct is not None]
+        if figure is not None and judged:
+            found.append(Gap(accuracy_label(name), math.fsum(judged) / len(judged), len(judged),
+                             figure, temperature))
+    return found
+
+
+def training_behaviours(data: RunData, rung: str) -> dict[str, Series]:
+    """Share of a step's responses that show each behaviour, by step."""
+    found: dict[str, Series] = {}
+    for step, rows in data.training_rows(rung):
+        counts: dict[str, list[bool]] = {}
+        for row in rows:
+            if not str(row["status"]).startswith("error"):
+                for name, shown in shown_behaviours(row["source"], row["response"]).items():
+                    counts.setdefault(name, []).append(shown)
+        for name, column in counts.items():
+            series = found.setdefault(name, Series([], []))
+            series.steps.append(step)
+            series.values.append(sum(column) / len(column))
+    return found
+
+
+def stated_rules(data: RunData) -> dict[str, Rules]:
+    """Source -> the rules its chains of thought are read by, for the sources of this run."""
+    sources = {row["source"] for rows in data.evaluations.values() for row in rows}
+    return {source: rules_for(source) for source in sorted(sources)}
+
+
+def rate_label(behaviour: str) -> str:
+    """``verify`` -> the name of its figure."""
+    return RATES[behaviour]
+
+
+class Shown(NamedTuple):
+    """One prompt and how the rungs answered it."""
+
+    prompt: Row
+    answers: Sequence[tuple[RungEntry, Row]]
+
+
+def shown_prompts(
+    data: RunData, rungs: Sequence[RungEntry], count: int, split: str = "test",
+) -> list[Shown]:
+    """The same prompts answered by several rungs, greedy.
+
+    They are chosen by their ids alone, so no answer can influence the choice: ordered by the
+    SHA-256 of the id, numbers of people (or sources) taking turns.
+    """
+    tables = [{row["prompt_id"]: row for row in data.evaluations.get((rung.name, split, 0.0), ())}
+              for rung in rungs]
+    if not tables:
+        return []
+    common = [row for key, row in tables[-1].items() if all(key in table for table in tables)]
+    kinds: dict[str, list[Row]] = {}
+    for row in sorted(common, key=lambda row: _digest(row["prompt_id"])):
+        kinds.setdefault(accuracy_name(item_of_row(row)), []).append(row)
+    queues = [queue for _, queue in sorted(kinds.items())]
+    turns = [queue[i] for i in range(max(map(len, queues), default=0))
+             for queue in queues if i < len(queue)]
+    return [Shown(row, [(rung, table[row["prompt_id"]])
+                        for rung, table in zip(rungs, tables, strict=True)])
+            for row in turns[:count]]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def totals(data: RunData, prefix: str) -> dict[str, Mapping[str, float]]:
+    """Rung -> sums over its training steps of all metrics whose names begin with ``prefix``."""
+    sums: dict[str, dict[str, float]] = {}
+    for record in data.records:
+        for name, value in record["metrics"].items():
+            if name.startswith(prefix) and record["kind"] != "eval":
+                column = sums.setdefault(record["rung"], {})
+                column[name] = column.get(name, 0.0) + value
+    return {rung: dict(column) for rung, column in sums.items()}
