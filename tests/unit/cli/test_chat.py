@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from safeladder.cli.chat import ChatModel, Conversation, find_checkpoint, run_chat
+from safeladder.cli.chat import ChatModel, Conversation, chat_with, find_checkpoint, run_chat
 from safeladder.engine.base import SamplingParams
 from safeladder.engine.fake import ByteTokenizer, FakeSampler, TableModel
 from safeladder.errors import CheckpointError, ConfigError, SamplingError
@@ -240,7 +240,9 @@ def _until(terminal: int, wanted: bytes, after: bytes = b"", seconds: float = 60
     return seen
 
 
-def test_the_command_talks_to_a_checkpoint_on_disk(tmp_path: Path) -> None:
+def test_a_checkpoint_on_disk_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
     from safeladder.engine.local.models import build_model, save_checkpoint
     from safeladder.ladder.embedded import train_tokenizer
 
@@ -249,12 +251,11 @@ def test_the_command_talks_to_a_checkpoint_on_disk(tmp_path: Path) -> None:
             "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
             "head_dim": 8, "max_position_embeddings": 24}
     save_checkpoint(build_model(tiny, tokenizer, seed=0), tmp_path / "model")
-    code = "from safeladder.cli.main import main; main()"
-    command = [sys.executable, "-c", code, "chat", str(tmp_path / "model")]
-    done = subprocess.run(command, input="two plus two\nis\n", text=True, capture_output=True,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120)
+    for name, value in (("OMP_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("two plus two\nis\n"))
     # 24 positions hold one answer of an untrained model and no second one
-    assert done.stdout.startswith("<think>")
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith(
-        "error: the conversation fills the model's 24 positions")
+    with pytest.raises(SamplingError, match="fills the model's 24 positions"):
+        chat_with(tmp_path / "model", rung=None, temperature=0.0, max_tokens=1024)
+    (answer,) = capsys.readouterr().out.splitlines()
+    assert answer.startswith("<think>") and len(answer) > len("<think>")

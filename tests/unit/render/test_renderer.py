@@ -308,3 +308,18 @@ def test_images_of_the_environment_join_those_of_the_prompt(
     forged = completion(encode(tokenizer, "<|image|>"), "length")
     assert seeing.sampled_image_token(forged)
     assert not seeing.sampled_image_token(completion(said))
+
+
+def test_a_real_processor_names_its_image_token_and_brings_its_template(tokenizer: Any) -> None:
+    from transformers import LlavaProcessor
+    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+    processor = LlavaProcessor(
+        LlavaImageProcessorPil(), tokenizer, patch_size=14, image_token="<|image|>",
+        chat_template=VISION)
+    renderer = Renderer(tokenizer, processor)
+    prompt = Prompt(id="1", messages=(Message("user", LOOK),), media=(PIXELS,))
+    rendered = renderer.render(prompt)
+    # one token per image crosses to the engine, which knows how many positions it fills
+    assert list(rendered.token_ids).count(processor.image_token_id) == 1
+    assert renderer.stop_token_ids == (encode(tokenizer, "<|im_end|>")[0], tokenizer.eos_token_id)
