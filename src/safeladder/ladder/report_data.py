@@ -98,17 +98,13 @@ class RunData:
                 found.setdefault(key, []).append(row)
         return found
 
-    def training_rows(self, rung: str) -> Iterator[tuple[int, list[Row]]]:
-        """(step, rows) of the trace files of a rung's training (see MAX_TRAINING_FILES)."""
+    def training_files(self, rung: str) -> list[Path]:
+        """The trace files of a rung's training, in order (see MAX_TRAINING_FILES)."""
         paths = sorted(self.run.traces.glob(f"{rung}-train-step*.parquet"))
-        if len(paths) > MAX_TRAINING_FILES:
-            last = len(paths) - 1
-            paths = [paths[round(i * last / (MAX_TRAINING_FILES - 1))]
-                     for i in range(MAX_TRAINING_FILES)]
-        for path in paths:
-            rows = read_trace(path)
-            if rows:
-                yield int(rows[0]["step"]), rows
+        last, wanted = len(paths) - 1, MAX_TRAINING_FILES
+        if len(paths) <= wanted:
+            return paths
+        return [paths[round(i * last / (wanted - 1))] for i in range(wanted)]
 
 
 def load_run(path: Path) -> RunData:
@@ -174,7 +170,7 @@ def read_trace(path: Path) -> list[Row]:
     import pyarrow.parquet as pq
 
     try:
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        rows: list[dict[str, Any]] = pq.ParquetFile(path).read().to_pylist()
         for row in rows:
             for column in ("reference", "meta", "verdicts", "parts"):
                 row[column] = json.loads(row[column])

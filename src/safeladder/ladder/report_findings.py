@@ -12,7 +12,14 @@ from typing import NamedTuple
 from safeladder.eval.items import EvalItem
 from safeladder.eval.metrics import RATES, accuracy_name, rules_for, shown_behaviours, suffix
 from safeladder.eval.statistics import PairedDifference, paired_difference
-from safeladder.ladder.report_data import Row, RunData, RungEntry, Series, item_of_row
+from safeladder.ladder.report_data import (
+    Row,
+    RunData,
+    RungEntry,
+    Series,
+    item_of_row,
+    read_trace,
+)
 from safeladder.ladder.summary import Figure
 from safeladder.verifiers.behaviours import Rules
 
@@ -129,8 +136,8 @@ def gaps(data: RunData, rung: RungEntry) -> list[Gap]:
     """Accuracy on the training prompts over the last tenth of the steps, beside the test split
     taken at the same temperature.
     """
-    steps = list(data.training_rows(rung.name))
-    rows = [row for _, part in steps[-max(len(steps) // 10, 1):] for row in part]
+    files = data.training_files(rung.name)
+    rows = [row for path in files[-max(len(files) // 10, 1):] for row in read_trace(path)]
     found = []
     for name, items in by_accuracy(rows).items():
         temperature = float(rows[0]["temperature"])
@@ -145,9 +152,11 @@ def gaps(data: RunData, rung: RungEntry) -> list[Gap]:
 def training_behaviours(data: RunData, rung: str) -> dict[str, Series]:
     """Share of a step's responses that show each behaviour, by step."""
     found: dict[str, Series] = {}
-    for step, rows in data.training_rows(rung):
+    for path in data.training_files(rung):
         counts: dict[str, list[bool]] = {}
-        for row in rows:
+        step = 0
+        for row in read_trace(path):
+            step = int(row["step"])
             if not str(row["status"]).startswith("error"):
                 for name, shown in shown_behaviours(row["source"], row["response"]).items():
                     counts.setdefault(name, []).append(shown)

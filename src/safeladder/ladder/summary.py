@@ -33,9 +33,9 @@ class Figure(StrictModel):
     value: float | None = Field(description="None: nothing could be judged")
     n: int = Field(ge=0, description="judged answers")
     ci95: tuple[float, float] | None = Field(description="[low, high]; None: no spread to be seen")
-    unjudged: int = Field(0, ge=0, description="answers left out because they were not judged")
-    method: str | None = Field(None, description="wilson or cluster_bootstrap")
-    clusters: int = Field(0, ge=0, description="distinct structures among the judged answers")
+    unjudged: int = Field(default=0, ge=0, description="answers that could not be judged")
+    method: str | None = Field(default=None, description="wilson or cluster_bootstrap")
+    clusters: int = Field(default=0, ge=0, description="distinct structures among those judged")
 
 
 class RungSummary(StrictModel):
@@ -44,9 +44,9 @@ class RungSummary(StrictModel):
     name: str
     seconds: float = Field(ge=0, description="training and evaluation, over all its processes")
     steps: int = Field(ge=0)
-    tokens_trained: int = Field(0, ge=0)
-    tokens_sampled: int = Field(0, ge=0)
-    start: str = Field("", description="the checkpoint it started from")
+    tokens_trained: int = Field(default=0, ge=0)
+    tokens_sampled: int = Field(default=0, ge=0)
+    start: str = Field(default="", description="the checkpoint it started from")
     eval: dict[str, Figure]
 
 

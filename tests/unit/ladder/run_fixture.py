@@ -187,8 +187,8 @@ def _trajectory(prompt: Prompt, response: str) -> Trajectory:
     return Trajectory(prompt, (Turn((1, 2), completion, response),), Status.COMPLETED)
 
 
-def make_run(folder: Path, size: Size | None = None, finished: bool = True) -> Path:
-    """Write a whole run (or, unfinished, only its supervised rungs); return its folder."""
+def make_run(folder: Path, size: Size | None = None) -> Path:
+    """Write a whole run; return its folder."""
     shipped = load_recipe("first_climb", [])
     base, sft, rl = shipped.rungs
     recipe = shipped.model_copy(update={"rungs": [
@@ -198,10 +198,9 @@ def make_run(folder: Path, size: Size | None = None, finished: bool = True) -> P
     writer = RunWriter(RunDir(folder), recipe, size or Size())
     writer.supervised("base", 2.0)
     writer.supervised("cot_sft", 0.8)
-    if finished:
-        writer.reinforced("logic_rl", POLICIES["logic_rl"])
-        writer.supervised("more_sft", 0.1)
-        writer.reinforced("shuffled_rl", POLICIES["shuffled_rl"])
-        write_summary(writer.run, recipe, peak_rss_bytes=1_500_000_000)
+    writer.reinforced("logic_rl", POLICIES["logic_rl"])
+    writer.supervised("more_sft", 0.1)
+    writer.reinforced("shuffled_rl", POLICIES["shuffled_rl"])
     writer.sink.close()
+    write_summary(writer.run, recipe, peak_rss_bytes=1_500_000_000)
     return folder
