@@ -123,7 +123,7 @@ def parse_answer(
             other_words += 1
             if other_words > MAX_OTHER_WORDS:
                 return None
-    return found if pending is None and len(found) == len(names) else None
+    return found if len(found) == len(names) else None
 
 
 def reference_from_text(solution_text_format: str) -> dict[str, list[str]]:

@@ -136,7 +136,7 @@ class NumericAnswer(StrictModel):
     def _gold(self, reference: Any) -> Fraction:
         if isinstance(reference, dict) and "answer" in reference:
             reference = reference["answer"]
-        if isinstance(reference, int | float | str) and not isinstance(reference, bool):
+        if isinstance(reference, int | float | str):
             gold = to_fraction(str(reference))
             if gold is not None:
                 return gold

@@ -55,7 +55,7 @@ def _loop(_):
 def _bomb(_):
     hoard = []
     while True:
-        hoard.append(bytearray(10_000_000))
+        hoard.append(bytes(10_000_000))  # calloc: no page is touched
 
 
 def _recurse(depth):

@@ -22,6 +22,7 @@ def shown(text, rules=ENGLISH):
     ("Checkers is a game.", set()),
     ("Wait, that cannot be.", {"reflect"}),
     ("The waiter is a knave.", set()),
+    ("We await the answer.", set()),
     ("Hmm. Actually yes.", {"reflect"}),
     ("This is a contradiction.", set()),
     ("This is a contradiction. Now suppose Zoey is a knave.", {"reflect"}),

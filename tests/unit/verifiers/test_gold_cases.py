@@ -34,6 +34,17 @@ def test_a_wrong_score_is_seen(verifier):
     assert len(check(verifier, wrong)) == len(wrong)
 
 
+def test_the_format_verifier_says_what_is_wrong():
+    verifier = build_verifier({"type": "format", "min_think_words": 2})
+    reasons = {
+        "</think>a<think>": "tags out of order", "<think>a": "</think> occurs 0 times",
+        "x<think>a b</think>": "text before <think>", "<think>one</think>": "fewer than 2 words",
+        "<think>a b</think>": ""}
+    for response, reason in reasons.items():
+        assert reason in verifier.verify(trajectory_of(response)).reason, response
+    assert verifier.verify(trajectory_of("<think>a b</think>")).score == 1.0
+
+
 def test_all_but_the_adapters_ship_cases():
     assert set(VERIFIERS) - set(SHIPPED) == {"trl", "verl"}
 

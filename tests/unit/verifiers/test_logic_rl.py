@@ -92,6 +92,8 @@ def test_one_assignment_in_many_forms(text):
     "Zoey is a knave, Ethan is a knight, Bob is a knave",
     "Bob is a knave, Zoey is a knave, Ethan is a knight",
     "Zoey and Ethan are knights",
+    "Zoey, Zoey is a knave, Ethan is a knight",
+    "Zoey is a knave, Ethan is a knight, Zoey",
     "Knights: Ethan. Knaves: Zoey.",
     "the knave is Zoey, the knight is Ethan",
     "Zoe is a knave, Ethan is a knight",
