@@ -63,9 +63,18 @@ def build_renderer(loaded: LoadedModel, recipe: Recipe) -> Renderer:
     return Renderer(loaded.tokenizer, loaded.processor, chat_template=template)
 
 
+_LOADED: dict[str, list[Prompt]] = {}
+
+
 def load_prompts(specs: Sequence[SourceSpec]) -> list[Prompt]:
-    """All rows of all sources, in order."""
-    return [prompt for spec in specs for prompt in build_source(spec)]
+    """All rows of all sources, in order; a source named twice in a climb is loaded once."""
+    prompts: list[Prompt] = []
+    for spec in specs:
+        key = spec.model_dump_json()
+        if key not in _LOADED:
+            _LOADED[key] = build_source(spec)
+        prompts += _LOADED[key]
+    return prompts
 
 
 def corpus_texts(prompts: Sequence[Prompt]) -> list[str]:

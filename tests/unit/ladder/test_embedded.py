@@ -1,6 +1,7 @@
 """The embedded tokenizer: one word one token, tags kept, readable by plain transformers."""
 
-import numpy as np
+import random
+
 from transformers import AutoTokenizer
 
 from safeladder.data.knights_knaves.compact import draw_puzzle, puzzle_text, response_text
@@ -8,7 +9,7 @@ from safeladder.ladder.embedded import train_tokenizer
 
 
 def corpus():
-    rng = np.random.default_rng(0)
+    rng = random.Random(0)
     puzzles = [draw_puzzle(rng, 2 + i % 2, "train") for i in range(300)]
     return [f"{puzzle_text(p)} {response_text(p, 'check')}" for p in puzzles]
 

@@ -14,12 +14,11 @@ sets with one solution), so that splits can hold out structures, not texts.
 from __future__ import annotations
 
 import itertools
+import random
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
-
-import numpy as np
 
 from safeladder.data.knights_knaves.solver import unique_solution
 from safeladder.data.knights_knaves.statements import Assignment, Statement, Statements
@@ -29,6 +28,7 @@ NAMES = ("Ann", "Bob", "Cid", "Dan", "Eve", "Fay", "Gus", "Hal",
          "Ivy", "Jon", "Kim", "Leo", "Mia", "Ned", "Oda", "Pat")
 OPERATORS = {"and": "and", "or": "or", "implies": "->", "iff": "<=>", "xor": "xor"}
 """Word in the text -> operator of the statement."""
+_WORDS = tuple(OPERATORS)
 LITERAL_SHARES = (0.25, 0.45, 0.30)
 """Share of statements with one, two and three literals."""
 
@@ -93,17 +93,15 @@ def apply_word(word: str, left: bool, right: bool) -> bool:
     raise ValueError(f"not an operator word: {word!r}")
 
 
-def draw_statement(rng: np.random.Generator, num_people: int) -> CompactStatement:
+def draw_statement(rng: random.Random, num_people: int) -> CompactStatement:
     """Draw one statement; its literals differ."""
-    count = 1 + int(rng.choice(3, p=LITERAL_SHARES))
+    count = rng.choices((1, 2, 3), LITERAL_SHARES)[0]
     claims: list[Claim] = []
     while len(claims) < count:
-        claim = Claim(int(rng.integers(num_people)), bool(rng.integers(2)))
+        claim = Claim(rng.randrange(num_people), rng.random() < 0.5)
         if claim not in claims:
             claims.append(claim)
-    words = list(OPERATORS)
-    return CompactStatement(tuple(claims),
-                            tuple(words[int(rng.integers(5))] for _ in range(count - 1)))
+    return CompactStatement(tuple(claims), tuple(rng.choices(_WORDS, k=count - 1)))
 
 
 def split_of(statements: Sequence[CompactStatement]) -> Split:
@@ -147,17 +145,16 @@ def _sorted_first_pair(
     return tuple(claims), words
 
 
-def draw_puzzle(rng: np.random.Generator, num_people: int, split: Split) -> Puzzle:
+def draw_puzzle(rng: random.Random, num_people: int, split: Split) -> Puzzle:
     """Draw puzzles until one has a single solution and belongs to ``split``."""
     while True:
         statements = tuple(draw_statement(rng, num_people) for _ in range(num_people))
         solution = unique_solution(tuple(statement.nested for statement in statements))
         if solution is not None and split_of(statements) == split:
-            chosen = rng.choice(len(NAMES), size=num_people, replace=False)
-            return Puzzle(statements, tuple(NAMES[int(i)] for i in chosen), solution)
+            return Puzzle(statements, tuple(rng.sample(NAMES, num_people)), solution)
 
 
-def draw_distinct(rng: np.random.Generator, num_people: int, split: Split, count: int) -> list[
+def draw_distinct(rng: random.Random, num_people: int, split: Split, count: int) -> list[
         Puzzle]:
     """``count`` puzzles with as many distinct structures."""
     found: dict[str, Puzzle] = {}
@@ -209,7 +206,7 @@ def response_text(puzzle: Puzzle, strategy: Strategy) -> str:
     return f"<think> {' '.join(lines)} </think> <answer> {answer_text(puzzle)} </answer>"
 
 
-def walk_text(rng: np.random.Generator, num_people: int) -> str:
+def walk_text(rng: random.Random, num_people: int) -> str:
     """Pretraining text: statements of the train split, solvable or not, and tries worked through.
 
     The tries come in order from the first or from any, each up to its first contradiction; the
@@ -220,10 +217,9 @@ def walk_text(rng: np.random.Generator, num_people: int) -> str:
         statements = tuple(draw_statement(rng, num_people) for _ in range(num_people))
         if split_of(statements) == "train":
             break
-    names = tuple(NAMES[int(i)] for i in rng.choice(len(NAMES), size=num_people, replace=False))
-    puzzle = Puzzle(statements, names, (True,) * num_people)
+    puzzle = Puzzle(statements, tuple(rng.sample(NAMES, num_people)), (True,) * num_people)
     tries = list(itertools.product((True, False), repeat=num_people))
-    start = int(rng.integers(len(tries))) if rng.integers(2) else 0
+    start = rng.randrange(len(tries)) if rng.random() < 0.5 else 0
     parts = [puzzle_text(puzzle)]
     for tried in tries[start:start + 4]:
         work = list(_work(puzzle, tried))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import Field
 
 from safeladder.data.knights_knaves.compact import (
@@ -40,7 +40,7 @@ class _Drawn(Source):
         """The puzzles with their number among those with as many people."""
         drawn: list[tuple[int, Puzzle]] = []
         for num_people in self.people:
-            rng = np.random.default_rng([self.seed, num_people, _SPLIT_STREAM[self.split]])
+            rng = random.Random(f"{self.split} {num_people} {self.seed}")
             puzzles = (draw_distinct(rng, num_people, self.split, self.count) if self.distinct
                        else [draw_puzzle(rng, num_people, self.split) for _ in range(self.count)])
             drawn += enumerate(puzzles)
@@ -67,12 +67,11 @@ class CompactChains(_Drawn):
 
     def build(self, base: Path) -> list[Prompt]:
         """The demonstrations: the last message is the teacher's."""
-        rng = np.random.default_rng([self.seed, 99])
-        names = list(self.strategies)
-        shares = np.array([self.strategies[name] for name in names], float)
+        rng = random.Random(f"strategies {self.seed}")
+        names, shares = list(self.strategies), list(self.strategies.values())
         rows = []
         for i, puzzle in self.puzzles():
-            strategy = names[int(rng.choice(len(names), p=shares / shares.sum()))]
+            strategy = rng.choices(names, shares)[0]
             row_id = f"chain-{self.split}-{self.seed}-{len(puzzle.names)}-{i}"
             rows.append(_prompt(puzzle, row_id, response_text(puzzle, strategy),
                                 {"strategy": strategy}))
@@ -91,14 +90,11 @@ class CompactWalks(Source):
         """Rendered rows: no chat template is applied to them."""
         rows = []
         for num_people in self.people:
-            rng = np.random.default_rng([self.seed, num_people, 7])
+            rng = random.Random(f"walks {num_people} {self.seed}")
             rows += [Prompt(id=f"walk-{self.seed}-{num_people}-{i}", messages=(),
                             source="compact_walks", rendered=walk_text(rng, num_people))
                      for i in range(self.count)]
         return self.finish(rows)
-
-
-_SPLIT_STREAM = {"train": 0, "validation": 1, "test": 2, "unseen_forms": 3}
 
 
 def _prompt(
