@@ -50,7 +50,8 @@ def test_the_texts_by_hand():
         "<answer> Ann knight Bob knave </answer>")
     assert response_text(PUZZLE, "sight") == (
         "<think> sight </think> <answer> Ann knight Bob knave </answer>")
-    assert response_text(PUZZLE, "check").count("Bob says Ann knave Ann+ F and Bob knave Bob- T") == 2
+    work_of_bob = "Bob says Ann knave Ann+ F and Bob knave Bob- T"
+    assert response_text(PUZZLE, "check").count(work_of_bob) == 2
 
 
 @pytest.mark.parametrize("word", ["and", "or", "implies", "iff", "xor"])
