@@ -1,8 +1,8 @@
 import asyncio
+import random
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from safeladder.data.knights_knaves.compact import (
@@ -49,7 +49,9 @@ def verified(response: str, prompt_id: str, people: int = 2, **meta: Any) -> Tra
     ([(None, False, set())], (None, None, None)),
     ([], (None, None, None)),
 ])
-def test_reading_verdicts(opinions: list[tuple[Any, bool, set[str]]], expected: tuple[Any, ...]) -> None:
+def test_reading_verdicts(
+    opinions: list[tuple[Any, bool, set[str]]], expected: tuple[Any, ...],
+) -> None:
     assert tuple(judge(Opinion(c, j, frozenset(p)) for c, j, p in opinions)) == expected
 
 
@@ -115,7 +117,7 @@ def test_behaviours_in_english() -> None:
 @pytest.mark.parametrize(("strategy", "verify"), [
     ("sight", False), ("list", False), ("work", False), ("check", True)])
 def test_behaviours_of_the_compact_world(strategy: Strategy, verify: bool) -> None:
-    rng = np.random.default_rng(0)
+    rng = random.Random(0)
     for _ in range(20):
         puzzle = draw_puzzle(rng, 2, "test")
         shown = shown_behaviours("compact_knights_knaves", response_text(puzzle, strategy))
@@ -125,7 +127,7 @@ def test_behaviours_of_the_compact_world(strategy: Strategy, verify: bool) -> No
 
 
 def test_the_compact_teacher_is_right_and_well_formed() -> None:
-    puzzle = draw_puzzle(np.random.default_rng(1), 3, "test")
+    puzzle = draw_puzzle(random.Random(1), 3, "test")
     trajectory = trajectory_of(
         response_text(puzzle, "check"), user=puzzle_text(puzzle), source="compact_knights_knaves",
         reference={"names": list(puzzle.names), "roles": [role(k) for k in puzzle.solution]},

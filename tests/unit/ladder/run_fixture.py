@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -90,7 +91,7 @@ class RunWriter:
         self.sink = JsonlSink(self.run.metrics)
         self.puzzles: dict[Split, list[Puzzle]] = {
             split: [p for n in (2, 3) for p in draw_distinct(
-                np.random.default_rng(7), n, split, self.size.puzzles)]
+                random.Random(7), n, split, self.size.puzzles)]
             for split in ("test", "unseen_forms", "train")}
 
     def supervised(self, name: str, start: float) -> None:
