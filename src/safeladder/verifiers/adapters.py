@@ -10,7 +10,7 @@ import functools
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -125,15 +125,19 @@ class VerlScore(_Adapter):
     type: Literal["verl"] = "verl"
     name: str = "verl"
 
-    async def verify(self, trajectory: Trajectory) -> Verdict:
+    def verify(self, trajectory: Trajectory) -> Verdict | Awaitable[Verdict]:
         """Call the function for one trajectory."""
         function = load_function(self.path)
         prompt = trajectory.prompt
         result = function(**_accepted(function, {
             "data_source": prompt.source, "solution_str": trajectory.response,
             "ground_truth": prompt.reference, "extra_info": dict(prompt.meta)}))
-        if inspect.isawaitable(result):
-            result = await result
+        return self._later(result) if inspect.isawaitable(result) else self._verdict(result)
+
+    async def _later(self, result: Awaitable[Any]) -> Verdict:
+        return self._verdict(await result)
+
+    def _verdict(self, result: Any) -> Verdict:
         if not isinstance(result, Mapping):
             return _scored(self.name, result)
         if "score" not in result:
