@@ -156,9 +156,12 @@ class GenericRunner:
         return logits
 
     def _forward(self, token_ids: Tensor, positions: Tensor) -> Tensor:
-        inputs: dict[str, Any] = {"input_ids": token_ids, "attention_mask": self._mask}
-        if self._takes_positions and self._rope_deltas is None:
-            inputs["position_ids"] = positions
+        inputs: dict[str, Any] = {"input_ids": token_ids}
+        if not self._has_media:
+            inputs["attention_mask"] = self._mask
+            if self._takes_positions:
+                inputs["position_ids"] = positions
+        # Rows with images have equal lengths, and the model knows best how it counts positions.
         if self._takes_cache:
             inputs |= {"past_key_values": self._cache, "use_cache": True}
         output = self._model(**inputs)

@@ -288,7 +288,7 @@ class LocalSampler:
             raise SamplingError(f"token ids must be in [0, {self._vocab_size}), "
                                 f"got {min(ids)} to {max(ids)}: another model's tokenizer?")
         expanded = None
-        if media or self._fast is None:
+        if self._generic is not None or media:
             expanded = expand_row(self._engine.loaded, ids, media)
         length = len(ids) if expanded is None else len(expanded.token_ids)
         if self._max_positions is not None and length + max_tokens > self._max_positions:
