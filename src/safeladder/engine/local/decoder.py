@@ -262,6 +262,6 @@ def _head_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     The scale is computed in fp32 and rounded where the model rounds; through the vector norm,
     whose CPU kernel is much faster than a mean of squares over so few elements.
     """
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     scale = norm.square_().mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
     return (x * scale).to(x.dtype).mul_(weight)
