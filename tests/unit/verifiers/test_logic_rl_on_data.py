@@ -21,7 +21,7 @@ def score(prompt_or_reference, response):
 
 @pytest.mark.parametrize("perturbation", [None, *get_args(Perturbation)])
 def test_published_puzzles_and_their_perturbed_twins(perturbation):
-    prompts = published_prompts(4, "train", perturbation=perturbation)[:40]
+    prompts = published_prompts(3, "train", perturbation=perturbation)[:40]
     assert prompts and all(isinstance(prompt, Prompt) for prompt in prompts)
     for prompt in prompts:
         lines = prompt.reference["solution_text_format"]

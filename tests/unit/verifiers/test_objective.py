@@ -1,10 +1,19 @@
 """The reward's formula, by hand."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from safeladder.errors import ConfigError
 from safeladder.types import Verdict
-from safeladder.verifiers import build_objective
+from safeladder.verifiers import (
+    VerifyPolicy,
+    build_objective,
+    build_verifiers,
+    check_routes,
+    close_verifiers,
+)
 from safeladder.verifiers.base import abstention, not_applicable
 from safeladder.verifiers.cases import trajectory_of
 
@@ -84,3 +93,14 @@ def test_a_wrong_recipe_is_one_clear_line(spec, message):
 def test_an_unknown_part_names_the_ones_there_are():
     with pytest.raises(ConfigError, match=r"'b' has no part 'z' \(it has: x, y\)"):
         reward({"parts": {"b.z": 1}}, B)
+
+
+def test_the_recipe_of_the_documentation_builds():
+    text = (Path(__file__).parents[3] / "docs" / "verifiers.md").read_text()
+    recipe = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    recipe["verifiers"]["mine"]["path"] = "os.path:exists"
+    verifiers = build_verifiers(recipe["verifiers"])
+    objective = build_objective(recipe["objective"])
+    check_routes(["logic", "math", "safety"], objective, verifiers)
+    assert VerifyPolicy(**recipe["verify"]) == VerifyPolicy()
+    close_verifiers(verifiers)
