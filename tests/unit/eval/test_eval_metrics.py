@@ -19,7 +19,7 @@ from safeladder.types import Group, Status, Trajectory, Verdict
 from safeladder.verifiers import LogicRL, build_objective, verify_all
 from safeladder.verifiers.cases import trajectory_of
 
-THINK = "<think>Zoey lies. Wait, let me check that.</think>"
+THINK = "<think>Zoey lies.</think>"
 REFERENCE = {"names": ["Zoey", "Bob"], "roles": ["knave", "knight"]}
 RIGHT = f"{THINK}<answer>Zoey knave Bob knight</answer>"
 WRONG = f"{THINK}<answer>Zoey knight Bob knight</answer>"
@@ -47,6 +47,7 @@ def verified(response: str, prompt_id: str, people: int = 2, **meta: Any) -> Tra
     # Two verifiers of the answer have to agree.
     ([("correct", True, set()), ("wrong", True, set())], (0.0, None, "wrong")),
     ([(None, False, set())], (None, None, None)),
+    ([("correct", False, {"format"})], (None, None, None)),
     ([], (None, None, None)),
 ])
 def test_reading_verdicts(
@@ -108,10 +109,17 @@ def test_figures_nobody_was_asked_for_are_left_out() -> None:
 
 
 def test_behaviours_in_english() -> None:
-    metrics = evaluation_metrics([verified(RIGHT, "p"), verified(ILL_FORMED, "q")])
-    assert metrics["reflection_rate"].value == 0.5    # "Wait"
-    assert metrics["verification_rate"].value == 0.5  # "let me check"
-    assert metrics["summary_rate"].value == 0.0
+    texts = ("Wait, Bob lies.", "Hmm.", "Let me check.", "In summary, Bob lies.")
+    metrics = evaluation_metrics([verified(f"<think>{text}</think>", f"p{i}")
+                                  for i, text in enumerate(texts)])
+    assert metrics["reflection_rate"].value == 0.5
+    assert metrics["verification_rate"].value == 0.25
+    assert metrics["summary_rate"].value == 0.25
+
+
+def test_only_the_chain_of_thought_is_read() -> None:
+    metrics = evaluation_metrics([verified("<think>Bob lies.</think>wait, let me check", "p")])
+    assert metrics["reflection_rate"].value == metrics["verification_rate"].value == 0.0
 
 
 @pytest.mark.parametrize(("strategy", "verify"), [
@@ -124,6 +132,13 @@ def test_behaviours_of_the_compact_world(strategy: Strategy, verify: bool) -> No
         assert shown["verify"] is verify
         first_try_holds = puzzle.solution == (True, True)
         assert shown["reflect"] is (strategy != "sight" and not first_try_holds)
+
+
+def test_the_name_of_the_strategy_is_no_verification() -> None:
+    puzzle = draw_puzzle(random.Random(0), 2, "test")
+    announced, _, _ = response_text(puzzle, "check").rpartition("check")
+    assert "think> check try" in announced
+    assert shown_behaviours("compact_knights_knaves", announced)["verify"] is False
 
 
 def test_the_compact_teacher_is_right_and_well_formed() -> None:

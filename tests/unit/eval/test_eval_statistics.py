@@ -145,6 +145,9 @@ def test_answers_to_one_prompt_are_averaged_first() -> None:
     a = [item("p", 1.0), item("p", 0.0), item("q", 1.0)]
     b = [item("p", 0.0), item("p", 0.0), item("q", 0.0)]
     assert paired_difference([a], [b]).value == 0.75
+    # one of p's answers was not judged: all of p goes
+    result = paired_difference([[item("p", 1.0), item("p", None), item("q", 1.0)]], [b])
+    assert (result.value, result.n, result.unjudged) == (1.0, 1, 1)
 
 
 def test_nothing_judged_gives_no_value() -> None:
