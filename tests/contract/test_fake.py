@@ -92,6 +92,17 @@ def test_log_probabilities_are_those_of_the_stated_distribution() -> None:
     np.testing.assert_allclose(scored, [0, *by_text["ab"]], atol=1e-6)
 
 
+def test_temperature_divides_the_logits() -> None:
+    # weights 1 : 3, squared at temperature 1/2: 1 : 9
+    sampler = FakeSampler(TableModel(np.log([[1.0, 3.0], [1.0, 3.0]])))
+    warm, cold = (asyncio.run(sampler.logprobs((0, 1, 0), temperature=t)) for t in (1.0, 0.5))
+    np.testing.assert_allclose(warm, [0, math.log(3 / 4), math.log(1 / 4)], atol=1e-6)
+    np.testing.assert_allclose(cold, [0, math.log(9 / 10), math.log(1 / 10)], atol=1e-6)
+    drawn = asyncio.run(sampler.sample((0,), SamplingParams(2000, temperature=0.5)))[0]
+    assert abs(np.mean(drawn.token_ids) - 0.9) < 0.03
+    assert set(np.round(np.exp(drawn.sampler_logprobs), 4).tolist()) == {0.1, 0.9}
+
+
 def test_equal_responses_add_up_and_greedy_takes_the_likelier_branch() -> None:
     sampler = FakeSampler.scripted({"q": ["x", "x", "y"]})
     greedy = replace(PARAMS, temperature=0.0)

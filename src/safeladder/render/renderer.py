@@ -111,7 +111,7 @@ class Renderer:
         Other special tokens stay visible.
         """
         ids = completion.token_ids
-        if ids and completion.finish_reason == "stop" and ids[-1] in self.stop_token_ids:
+        if ids and ids[-1] in self.stop_token_ids:
             ids = ids[:-1]
         return rendered.prefill + decode_after(self._tokenizer, rendered.token_ids, ids)
 

@@ -78,8 +78,8 @@ class ChatTemplate:
     def marks(self) -> TurnMarks:
         """The text around an assistant's turn.
 
-        A turn in the middle of a conversation shows the header alone; the generation prompt shows
-        header and pre-fill. Whatever both share is the header, and a think tag never is.
+        A turn in the middle of a conversation begins with the header, the generation prompt is
+        header and pre-fill. Whatever both share is the header, but a think tag is no part of it.
 
         Raises:
             ModelError: the template does not show what an assistant said.
@@ -93,10 +93,9 @@ class ChatTemplate:
         if _ASSISTANT not in history or _ASSISTANT not in closed:
             raise ModelError("the chat template leaves out what the assistant said: mend it, or "
                              "set chat_template in the recipe")
-        before = history[:history.index(_ASSISTANT)]
+        before = history.partition(_USER)[2].partition(_ASSISTANT)[0].partition(OPEN)[0]
         header = next(generation[:n] for n in range(len(generation), -1, -1)
                       if before.endswith(generation[:n]))
-        header = header.partition(OPEN)[0]
         ending = closed[closed.index(_ASSISTANT) + len(_ASSISTANT):]
         return TurnMarks(header, generation[len(header):], ending)
 

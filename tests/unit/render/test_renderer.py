@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from render_fixtures import CHATML, CHATML_SYSTEM, INSTRUCT, REASONER, SWITCHED, VISION
+from render_fixtures import (
+    ALWAYS,
+    CHATML,
+    CHATML_SYSTEM,
+    INSTRUCT,
+    REASONER,
+    SWITCHED,
+    VISION,
+)
 
 from safeladder.errors import ConfigError, DataError, ModelError
 from safeladder.render import Renderer
@@ -46,6 +54,7 @@ def test_a_rendered_prompt_meets_no_template(tokenizer: Any) -> None:
     (REASONER, {}, "<think>\n"),
     (SWITCHED, {}, ""),
     (SWITCHED, NO_THINKING, "<think>\n\n</think>\n\n"),
+    (ALWAYS, {}, "<think>\n"),
     (INSTRUCT, {}, ""),
 ])
 def test_the_prefill_is_what_the_template_writes_of_the_assistants_turn(
@@ -86,6 +95,14 @@ def test_a_rendered_prompt_that_ends_with_the_users_turn_has_no_prefill(tokenize
     rendered = Renderer(tokenizer, chat_template=CHATML).render(
         Prompt(id="1", messages=(), rendered=text))
     assert rendered.prefill == ""
+
+
+def test_only_the_last_of_several_turns_is_open(tokenizer: Any) -> None:
+    text = ("<|im_start|>assistant\n<think>x</think>y<|im_end|>\n<|im_start|>user\nand?<|im_end|>"
+            "\n<|im_start|>assistant\n<think>")
+    rendered = Renderer(tokenizer, chat_template=CHATML).render(
+        Prompt(id="1", messages=(), rendered=text))
+    assert rendered.prefill == "<think>"
 
 
 def test_other_text_the_template_does_not_know_is_prefill_too(tokenizer: Any) -> None:
@@ -197,7 +214,9 @@ def test_a_demonstration_takes_the_templates_blank_after_the_tag(tokenizer: Any)
     renderer = Renderer(tokenizer, chat_template=REASONER)
     with_newline = renderer.render_demonstration(ask("q"), "<think>\nso</think>4")
     without = renderer.render_demonstration(ask("q"), "<think>so</think>4")
+    with_blank = renderer.render_demonstration(ask("q"), "<think> so</think>4")
     assert with_newline.token_ids.tolist() == without.token_ids.tolist()
+    assert with_newline.token_ids.tolist() == with_blank.token_ids.tolist()
 
 
 def test_a_demonstration_that_cannot_follow_the_prefill_is_refused(tokenizer: Any) -> None:

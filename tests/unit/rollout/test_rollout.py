@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -142,6 +143,15 @@ def test_turns_go_on_token_by_token() -> None:
             "<|tool|>again 1<|end|><|assistant|>")
         assert trajectory.num_tokens == len("no" "maybe" "yes") + 3
         assert trajectory.prompt == prompt("a")
+
+
+def test_an_environment_sees_all_that_was_said() -> None:
+    seen: list[list[str]] = []
+    env = Quiz(trouble=lambda episode: seen.append([m.text for m in episode.messages]))
+    sampler = FakeSampler.scripted({"ask a": "no", "again 1": "maybe", "again 2": "yes"})
+    run(sampler, env, [prompt("a")], group_size=1)
+    assert seen == [["no"], ["no", "again 1", "maybe"],
+                    ["no", "again 1", "maybe", "again 2", "yes"]]
 
 
 def test_rows_of_a_group_keep_their_episodes_apart() -> None:
@@ -301,5 +311,7 @@ def test_one_bug_ends_all_other_jobs() -> None:
             return []
 
     buggy = Buggy(TableModel(np.zeros((len(TOKENS), len(TOKENS)))))
+    start = time.perf_counter()
     with pytest.raises(TypeError, match="a bug"):
         run(buggy, SingleTurn(), [prompt(str(i)) for i in range(5)])
+    assert time.perf_counter() - start < 15
