@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: climb test acceptance lint report clean
+.PHONY: climb docs test acceptance lint report clean
 
 $(STAMP)-core: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -27,6 +27,9 @@ climb: $(STAMP)-core  ## train a reasoning model from nothing, on a CPU, in minu
 
 test: $(STAMP)-dev lint  ## static checks and the test suite
 	$(BIN)/python -m pytest -m "not acceptance"
+
+docs: $(STAMP)-dev  ## regenerate docs/cli.md
+	$(BIN)/python tools/cli_docs.py
 
 lint: $(STAMP)-dev
 	$(BIN)/ruff check .

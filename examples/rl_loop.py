@@ -94,16 +94,19 @@ def make_datum(prompt: Sequence[int], answer: Completion, advantages: np.ndarray
 
 def make_trainer(seed: int = 0) -> Trainer:
     """A two-layer Qwen3 with random weights in the local engine."""
-    import torch
-    from transformers import AutoModelForCausalLM, Qwen3Config
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
 
-    from safeladder.engine.local import LoadedModel, LocalTrainer
+    from safeladder.engine.local import LocalTrainer, build_model
 
-    torch.manual_seed(seed)
-    config = Qwen3Config(
-        vocab_size=11, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=16, max_position_embeddings=16)
-    return LocalTrainer(LoadedModel(AutoModelForCausalLM.from_config(config)))
+    words = [str(digit) for digit in range(10)] + ["?"]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(
+        {word: i for i, word in enumerate(words)}, unk_token="?")))
+    config = {
+        "model_type": "qwen3", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+        "max_position_embeddings": 16}
+    return LocalTrainer(build_model(config, tokenizer, seed))
 
 
 if __name__ == "__main__":

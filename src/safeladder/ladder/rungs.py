@@ -96,14 +96,11 @@ class Climber:
         began = time.monotonic()
         loaded = load_checkpoint(start, self.recipe)
         trainer = build_trainer(loaded, self.recipe.engine, self.run.path / "failures" / rung.name)
-        try:
-            work = RungWork(self, rung, loaded, trainer)
-            state = await (work.sft(rung) if isinstance(rung, SFTRung) else work.rl(rung))
-            figures = await work.evaluation() if rung.evaluate else {}
-            if not self.run.checkpoint(rung.name).exists():
-                await trainer.save_checkpoint(self.run.checkpoint(rung.name))
-        finally:
-            await trainer.close()
+        work = RungWork(self, rung, loaded, trainer)
+        state = await (work.sft(rung) if isinstance(rung, SFTRung) else work.rl(rung))
+        figures = await work.evaluation() if rung.evaluate else {}
+        if not self.run.checkpoint(rung.name).exists():
+            await trainer.save_checkpoint(self.run.checkpoint(rung.name))
         seconds = time.monotonic() - began
         earlier = float(self.run.rung_state(rung.name).get("seconds", 0.0))
         write_text(self.run.evaluation(rung.name), json.dumps(figures, indent=2))

@@ -73,7 +73,8 @@ def rollout_metrics(
     metrics.update(_means("reward/part", (t.reward.parts for t in trajectories if t.reward)))
     metrics.update(_class_shares(trajectories))
     classed = [classes for t in trajectories if (classes := {
-        v.verdict_class for v in t.verdicts.values() if v.verdict_class is not None})]
+        v.verdict_class for v in t.verdicts.values()
+        if v.score is not None and v.verdict_class is not None})]
     if classed:
         metrics["accuracy"] = _share("correct" in classes for classes in classed)
     lengths = np.array([t.num_tokens for t in trajectories], float)
@@ -109,7 +110,7 @@ def _class_shares(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     counts: dict[str, dict[str, int]] = {}
     for trajectory in trajectories:
         for name, verdict in trajectory.verdicts.items():
-            if verdict.verdict_class is not None:
+            if verdict.score is not None and verdict.verdict_class is not None:
                 column = counts.setdefault(name, {})
                 column[verdict.verdict_class] = column.get(verdict.verdict_class, 0) + 1
     return {f"verdict/{name}/{label}": n / sum(column.values())
