@@ -182,6 +182,15 @@ def test_what_a_model_writes_cannot_become_markup(folder: Path) -> None:
     assert "&lt;b&gt;{{ name }}" in page
 
 
+def test_what_a_chart_is_labelled_with_cannot_end_the_script(folder: Path) -> None:
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write(json.dumps({"rung": "logic_rl", "kind": "rl", "step": 8,
+                               "metrics": {"reward/part/</script><b>": 1.0}}) + "\n")
+    page = write_report(folder).read_text(encoding="utf-8")
+    names = {trace["name"] for trace in charts(page)["parts-logic_rl"]["data"]}
+    assert names == {"format", "answer", "</script><b>"}
+
+
 def test_unjudged_answers_are_marked_and_leave_the_comparison(folder: Path) -> None:
 
     def unjudged(row: dict[str, Any]) -> None:
