@@ -143,6 +143,16 @@ def test_a_group_is_encoded_once_and_finished_rows_cost_nothing() -> None:
     assert len(set(lengths)) > 3
 
 
+def test_calls_for_the_same_prompt_share_its_encoding() -> None:
+    sampler = SamplingEngine(tiny("qwen3")).sampler()
+    one, two = prompts(30, 8)
+    rows = [one, two, one, one]
+    apart = [sample_all(SamplingEngine(tiny("qwen3")).sampler(), [two] * i + [row], GREEDY)[-1]
+             for i, row in enumerate(rows)]
+    assert tokens(sample_all(sampler, rows, GREEDY)) == tokens(apart)
+    assert sampler.counters.encoded_tokens == 38
+
+
 @pytest.mark.parametrize("name", ["qwen3", "gpt2"])
 def test_a_continued_prefix_is_not_encoded_again(name: str) -> None:
     loaded = tiny(name)

@@ -44,27 +44,37 @@ class FastRunner:
         return not prompt.media
 
     def admit(self, prompts: Sequence[PromptInput], repeats: Sequence[int]) -> Tensor:
-        """Encode each prompt once and append its rows; return (sum(repeats), vocabulary) logits."""
-        kvs: list[Tensor] = []
-        last: list[Tensor] = []
-        for chunk in chunks([len(prompt.token_ids) for prompt in prompts], _ENCODE_TOKENS):
-            some = [prompts[i].token_ids for i in chunk]
-            pasts = [self._prefixes.lookup(ids) for ids in some]
-            reused = [0 if past is None else past.shape[3] for past in pasts]
-            encoded = self._decoder.encode(
-                [ids[start:] for ids, start in zip(some, reused, strict=True)], pasts)
-            self._counters.reused_tokens += sum(reused)
-            self._counters.encoded_tokens += sum(map(len, some)) - sum(reused)
-            for p, (ids, start) in enumerate(zip(some, reused, strict=True)):
-                last.append(encoded.hidden[p, len(ids) - start - 1])
-                kvs.append(encoded.kvs[p])
-                self._prefixes.insert(ids, encoded.kvs[p].clone)
+        """Encode each different prompt once and append its rows; return their logits."""
         if self._cache is None:
             self._cache = self._idle_caches.pop() if self._idle_caches else (
                 self._decoder.new_cache())
-        self._cache.admit(kvs, repeats)
-        logits = self._decoder.logits(torch.stack(last))
-        return logits.repeat_interleave(torch.tensor(repeats, device=logits.device), dim=0)
+        place: dict[tuple[int, ...], int] = {}
+        for prompt in prompts:
+            place.setdefault(prompt.token_ids, len(place))
+        kvs, last = self._encode(list(place))
+        which = [place[prompt.token_ids] for prompt in prompts]
+        self._cache.admit([kvs[i] for i in which], repeats)
+        logits = self._decoder.logits(last)
+        rows = torch.tensor(which).repeat_interleave(torch.tensor(repeats))
+        return logits[rows.to(logits.device)]
+
+    def _encode(self, rows: Sequence[tuple[int, ...]]) -> tuple[list[Tensor], Tensor]:
+        """Keys and values of each row, and the hidden states after their last tokens."""
+        kvs: list[Tensor] = []
+        last: list[Tensor] = []
+        for chunk in chunks([len(row) for row in rows], _ENCODE_TOKENS):
+            some = [rows[i] for i in chunk]
+            pasts = [self._prefixes.lookup(row) for row in some]
+            reused = [0 if past is None else past.shape[3] for past in pasts]
+            encoded = self._decoder.encode(
+                [row[start:] for row, start in zip(some, reused, strict=True)], pasts)
+            self._counters.reused_tokens += sum(reused)
+            self._counters.encoded_tokens += sum(map(len, some)) - sum(reused)
+            for p, (row, start) in enumerate(zip(some, reused, strict=True)):
+                last.append(encoded.hidden[p, len(row) - start - 1])
+                kvs.append(encoded.kvs[p])
+                self._prefixes.insert(row, encoded.kvs[p].clone)
+        return kvs, torch.stack(last)
 
     def step(self, token_ids: Tensor) -> Tensor:
         """Feed every row its last token; return (R, vocabulary) logits."""
