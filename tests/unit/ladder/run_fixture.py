@@ -191,11 +191,14 @@ def _trajectory(prompt: Prompt, response: str) -> Trajectory:
 def make_run(folder: Path, size: Size | None = None) -> Path:
     """Write a whole run; return its folder."""
     shipped = load_recipe("first_climb", [])
-    base, sft, rl = shipped.rungs
+    by_type = {rung.type: rung for rung in shipped.rungs}
+    kinds = {"base": "sft", "cot_sft": "sft", "logic_rl": "rl", "more_sft": "sft",
+             "shuffled_rl": "rl"}
     recipe = shipped.model_copy(update={"rungs": [
-        base, sft, rl,
-        sft.model_copy(update={"name": "more_sft", "baseline": True, "start_from": "cot_sft"}),
-        rl.model_copy(update={"name": "shuffled_rl", "baseline": True, "start_from": "cot_sft"})]})
+        by_type[kind].model_copy(update={
+            "name": name, "evaluate": True, "baseline": name in ("more_sft", "shuffled_rl"),
+            "start_from": "cot_sft" if name in ("more_sft", "shuffled_rl") else None})
+        for name, kind in kinds.items()]})
     writer = RunWriter(RunDir(folder), recipe, size or Size())
     writer.supervised("base", 2.0)
     writer.supervised("cot_sft", 0.8)

@@ -9,8 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from safeladder.config import read_yaml, validate
 from safeladder.errors import CheckpointError, ConfigError
-from safeladder.ladder.recipe import load_recipe
+from safeladder.ladder.recipe import Recipe
 from safeladder.ladder.run_dir import RunDir
 from safeladder.ladder.summary import (
     MemoryWatch,
@@ -55,13 +56,13 @@ def test_reading_gives_back_what_was_written(run: Path) -> None:
 
 
 def test_an_earlier_process_may_have_had_the_peak(run: Path) -> None:
-    recipe, folder = load_recipe("first_climb", []), RunDir(run)
+    recipe, folder = validate(Recipe, read_yaml(run / "recipe.yaml"), "recipe"), RunDir(run)
     folder.update_rung("cot_sft", peak_rss_bytes=2_000_000_000)
     assert write_summary(folder, recipe, 1_000_000_000).peak_rss_bytes == 2_000_000_000
 
 
 def test_an_unfinished_rung_is_named(run: Path) -> None:
-    recipe, folder = load_recipe("first_climb", []), RunDir(run)
+    recipe, folder = validate(Recipe, read_yaml(run / "recipe.yaml"), "recipe"), RunDir(run)
     folder.update_rung("cot_sft", status="running")
     with pytest.raises(CheckpointError, match="rung 'cot_sft' is not finished"):
         write_summary(folder, recipe, 0)
