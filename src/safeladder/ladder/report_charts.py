@@ -18,6 +18,8 @@ from safeladder.ladder.summary import Figure
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x", "star", "hexagon")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "5px,1px", "1px,5px")
 """The first line of a chart is solid; a chart has at most this many lines."""
+FEW = 12
+"""A line of at most this many points shows them."""
 BEFORE, AFTER = 1, 2
 """Colours of the last rung and of the one before it."""
 
@@ -71,7 +73,7 @@ def _line(line: Line, dash: str) -> list[dict[str, Any]]:
     common = {"type": "scatter", "x": steps, "name": line.label,
               "hovertemplate": "step %{x}: %{y:.4g}<extra>" + line.label + "</extra>"}
     window = smoothing_window(len(values)) if line.smooth else 1
-    mode = "lines+markers" if line.markers else "lines"
+    mode = "lines+markers" if line.markers or len(values) <= FEW else "lines"
     strong = {**common, "y": running_mean(values, window), "mode": mode,
               "line": {"color": colour, "width": 2.2, "dash": dash},
               "marker": {"size": 7, "symbol": SYMBOLS[line.colour % len(SYMBOLS)]}}

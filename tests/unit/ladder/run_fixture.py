@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -192,8 +192,9 @@ def make_run(folder: Path, size: Size | None = None) -> Path:
     """Write a whole run; return its folder."""
     shipped = load_recipe("first_climb", [])
     by_type = {rung.type: rung for rung in shipped.rungs}
-    kinds = {"base": "sft", "cot_sft": "sft", "logic_rl": "rl", "more_sft": "sft",
-             "shuffled_rl": "rl"}
+    kinds: dict[str, Literal["sft", "rl"]] = {
+        "base": "sft", "cot_sft": "sft", "logic_rl": "rl", "more_sft": "sft",
+        "shuffled_rl": "rl"}
     recipe = shipped.model_copy(update={"rungs": [
         by_type[kind].model_copy(update={
             "name": name, "evaluate": True, "baseline": name in ("more_sft", "shuffled_rl"),
