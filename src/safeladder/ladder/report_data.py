@@ -14,6 +14,7 @@ from safeladder.errors import CheckpointError
 from safeladder.eval.items import EvalItem, Opinion, cluster_of, judge
 from safeladder.ladder.run_dir import RunDir
 from safeladder.ladder.summary import Figure, RungSummary, read_figures, read_summary
+from safeladder.ladder.traces import TraceKey
 
 Row = Mapping[str, Any]
 MAX_TRAINING_FILES = 200
@@ -177,6 +178,19 @@ def read_trace(path: Path) -> list[Row]:
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: no trace file ({error}); remove it to go on") from error
     return list(rows)
+
+
+def evaluation_items(
+    run_dir: Path, rung: str, split: str = "test", temperature: float = 0.0,
+) -> list[EvalItem]:
+    """The answers of one evaluation, for :func:`safeladder.eval.statistics.paired_difference` over
+    several runs.
+
+    Raises:
+        CheckpointError: the run has no such evaluation, or its file cannot be read.
+    """
+    path = RunDir(run_dir).traces / TraceKey(rung, -1, split, temperature).filename
+    return [item_of_row(row) for row in read_trace(path)]
 
 
 def item_of_row(row: Row) -> EvalItem:

@@ -75,11 +75,7 @@ def compare(data: RunData, before: RungEntry, after: RungEntry) -> list[Comparis
 
 def by_accuracy(rows: Iterable[Row]) -> dict[str, list[EvalItem]]:
     """Items under the name of the accuracy they count in."""
-    groups: dict[str, list[EvalItem]] = {}
-    for row in rows:
-        item = item_of_row(row)
-        groups.setdefault(accuracy_name(item), []).append(item)
-    return dict(sorted(groups.items()))
+    return {name: [item_of_row(row) for row in mine] for name, mine in _by_kind(rows).items()}
 
 
 class Plateau(NamedTuple):
@@ -115,38 +111,66 @@ def plateau(loss: Series, learning_rate: Series) -> Plateau | None:
     return Plateau((start - end) / start, constant, count)
 
 
+class Side(NamedTuple):
+    """One side of a gap. None where nothing was judged."""
+
+    accuracy: float | None
+    reward: float | None
+    n: int
+    """Answers whose accuracy was judged."""
+
+
 class Gap(NamedTuple):
     """Training against held-out prompts at the temperature of the rollouts."""
 
     label: str
-    train: float
-    train_n: int
-    held_out: Figure
     temperature: float
+    train: Side
+    held_out: Side
 
     @property
     def points(self) -> float | None:
-        """Train minus held-out, in percentage points."""
-        if self.held_out.value is None:
+        """Accuracy on training prompts minus held-out, in percentage points."""
+        if self.train.accuracy is None or self.held_out.accuracy is None:
             return None
-        return 100 * (self.train - self.held_out.value)
+        return 100 * (self.train.accuracy - self.held_out.accuracy)
+
+    @property
+    def reward(self) -> float | None:
+        """Mean reward on training prompts minus held-out."""
+        if self.train.reward is None or self.held_out.reward is None:
+            return None
+        return self.train.reward - self.held_out.reward
 
 
 def gaps(data: RunData, rung: RungEntry) -> list[Gap]:
-    """Accuracy on the training prompts over the last tenth of the steps, beside the test split
-    taken at the same temperature.
+    """Accuracy and reward on the training prompts over the last tenth of the steps that left
+    traces, beside the test split taken at the same temperature.
     """
     files = data.training_files(rung.name)
     rows = [row for path in files[-max(len(files) // 10, 1):] for row in read_trace(path)]
-    found = []
-    for name, items in by_accuracy(rows).items():
-        temperature = float(rows[0]["temperature"])
-        figure = rung.figures.get(name + suffix("test", temperature))
-        judged = [item.correct for item in items if item.correct is not None]
-        if figure is not None and judged:
-            found.append(Gap(accuracy_label(name), math.fsum(judged) / len(judged), len(judged),
-                             figure, temperature))
-    return found
+    temperature = float(rows[0]["temperature"]) if rows else 0.0
+    held_out = _by_kind(data.evaluations.get((rung.name, "test", temperature), ()))
+    return [Gap(accuracy_label(name), temperature, _side(mine), _side(held_out[name]))
+            for name, mine in _by_kind(rows).items() if name in held_out]
+
+
+def _by_kind(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    kinds: dict[str, list[Row]] = {}
+    for row in rows:
+        kinds.setdefault(accuracy_name(item_of_row(row)), []).append(row)
+    return dict(sorted(kinds.items()))
+
+
+def _side(rows: Iterable[Row]) -> Side:
+    rows = list(rows)
+    judged = [value for row in rows if (value := item_of_row(row).correct) is not None]
+    rewards = [row["reward_total"] for row in rows if row["reward_total"] is not None]
+    return Side(_mean(judged), _mean(rewards), len(judged))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
 
 
 def training_behaviours(data: RunData, rung: str) -> dict[str, Series]:

@@ -13,6 +13,7 @@ from safeladder.ladder.report_data import Row, RunData, RungEntry, item_of_row
 from safeladder.ladder.report_findings import (
     Comparison,
     Plateau,
+    Side,
     accuracy_label,
     compare,
     gaps,
@@ -131,10 +132,19 @@ def _plateau_text(name: str, check: Plateau) -> str:
 def gap_rows(data: RunData) -> list[dict[str, str]]:
     """Training against held-out prompts at the end of every RL rung."""
     return [{"figure": gap.label, "figure_note": f"{rung.name}, {heat_label(gap.temperature)}",
-             "train": f"{100 * gap.train:.1f}%", "train_note": f"n {gap.train_n:,}",
-             "held_out": figure_text(gap.held_out), "held_out_note": f"n {gap.held_out.n:,}",
-             "gap": "not judged" if gap.points is None else f"{gap.points:+.1f} points"}
+             **_side_cells("train", gap.train), **_side_cells("held_out", gap.held_out),
+             "gap": _signed(gap.points, ".1f", " points"),
+             "gap_note": f"reward {_signed(gap.reward, '.3f', '')}"}
             for rung in data.of_kind("rl") for gap in gaps(data, rung)]
+
+
+def _side_cells(key: str, side: Side) -> dict[str, str]:
+    right = "not judged" if side.accuracy is None else f"{100 * side.accuracy:.1f}%"
+    return {key: right, f"{key}_note": f"reward {_signed(side.reward, '.3f', '')}, n {side.n:,}"}
+
+
+def _signed(value: float | None, form: str, unit: str) -> str:
+    return "not judged" if value is None else f"{value:+{form}}{unit}"
 
 
 def rule_lines(data: RunData) -> list[dict[str, Any]]:

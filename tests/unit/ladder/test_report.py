@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from safeladder.errors import CheckpointError
+from safeladder.eval.statistics import paired_difference
 from safeladder.ladder.report import write_report
-from safeladder.ladder.report_data import load_run
+from safeladder.ladder.report_data import evaluation_items, load_run
 from safeladder.ladder.report_tables import headline, main_comparisons
 from safeladder.ladder.summary import read_summary
 
@@ -153,6 +154,14 @@ def test_comparisons_with_every_baseline_are_there(page: str) -> None:
     for title in ("logic_rl against cot_sft", "logic_rl against more_sft",
                   "logic_rl against shuffled_rl"):
         assert f"<caption>{title}</caption>" in page
+
+
+def test_evaluations_of_two_rungs_can_be_paired_from_their_files(finished_run: Path) -> None:
+    before, after = (evaluation_items(finished_run, name) for name in ("cot_sft", "logic_rl"))
+    result = paired_difference([after], [before])
+    assert (result.n, result.unjudged, len(after)) == (24, 0, 24)
+    with pytest.raises(CheckpointError, match=r"logic_rl-test-t0\.3\.parquet"):
+        evaluation_items(finished_run, "logic_rl", temperature=0.3)
 
 
 def test_abstentions_and_how_to_reproduce_are_there(page: str) -> None:

@@ -1,6 +1,10 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from safeladder.eval.statistics import PairedDifference
@@ -14,7 +18,13 @@ from safeladder.ladder.report_charts import (
     smoothing_window,
 )
 from safeladder.ladder.report_data import RunData, RungEntry, Series, item_of_row
-from safeladder.ladder.report_findings import accuracy_label, plateau, shown_prompts, totals
+from safeladder.ladder.report_findings import (
+    accuracy_label,
+    gaps,
+    plateau,
+    shown_prompts,
+    totals,
+)
 from safeladder.ladder.report_sections import mean_speeds, phase_seconds
 from safeladder.ladder.report_tables import difference_text
 from safeladder.ladder.run_dir import RunDir
@@ -166,6 +176,30 @@ def test_the_choice_of_shown_prompts_ignores_the_answers() -> None:
         data.__dict__["evaluations"] = {(name, "test", 0.0): rows for name in ("sft", "rl")}
         chosen.append([s.prompt["prompt_id"] for s in shown_prompts(data, data.climbed, 3)])
     assert chosen[0] == chosen[1]
+
+
+def test_the_gap_compares_accuracy_and_reward_at_equal_temperature(tmp_path: Path) -> None:
+    data = replace(run_data([], "rl"), run=RunDir(tmp_path))
+    (tmp_path / "traces").mkdir()
+    for step in range(20):  # the last tenth: steps 18 and 19
+        write_rows(tmp_path / "traces" / f"rl-train-step{step:06d}.parquet",
+                   [row("p", temperature=1.0, reward_total=3.0 if step > 17 else -3.0,
+                        verdict_class="correct" if step > 17 else "wrong"),
+                    row("q", temperature=1.0, reward_total=None, status="error_sampler")])
+    data.__dict__["evaluations"] = {
+        ("rl", "test", 0.0): [row("t", reward_total=3.0)],
+        ("rl", "test", 1.0): [row("t", reward_total=3.0),
+                              row("u", verdict_class="wrong", reward_total=-0.5)]}
+    (gap,) = gaps(data, data.rungs[0])
+    assert gap.train == (1.0, 3.0, 2)
+    assert gap.held_out == (0.5, 1.25, 2)
+    assert (gap.points, gap.reward, gap.temperature) == (50.0, 1.75, 1.0)
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    columns = ("reference", "meta", "verdicts", "parts")
+    texts = [{**r, **{name: json.dumps(r.get(name)) for name in columns}} for r in rows]
+    pq.write_table(pa.Table.from_pylist(texts), path)
 
 
 def test_items_of_rows_equal_items_of_trajectories() -> None:
