@@ -141,7 +141,7 @@ class Attention:
         width = batch.prefixes.width
         rows = grad.view(batch.own.num_rows, kv, -1, self._heads.dim)[:, :, :width]
         if batch.rows_per_family is not None:
-            total = rows.unflatten(0, (-1, batch.rows_per_family)).sum(1)
+            total: Tensor = rows.unflatten(0, (-1, batch.rows_per_family)).sum(1)
         else:
             total = rows.new_zeros(batch.prefixes.num_rows, *rows.shape[1:])
             total.index_add_(0, batch.family_of_row, rows)
@@ -197,7 +197,9 @@ class Attention:
 
     def _attend_backward(self, block: _Block, grad: Tensor, padding: Padding,
                          ) -> tuple[Tensor, Tensor, Tensor]:
-        """With P the weights: dV = P^T dO; dS = P * (dO V^T - rowsum(P * dO V^T)); dQ = dS K; dK = dS^T Q."""
+        """With P the weights and S the scores: dV = P^T dO, dP = dO V^T,
+        dS = P * (dP - rowsum(P * dP)), dQ = dS K, dK = dS^T Q.
+        """
         heads, arena = self._heads, self._arena
         rows, width = padding.num_rows, padding.width
         grad_heads = arena.empty(rows, heads.query, width, heads.dim)

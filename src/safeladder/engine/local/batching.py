@@ -19,9 +19,13 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from safeladder.types import Datum, FloatArray, IntArray
+from safeladder.types import Datum, IntArray
+
+Item = TypeVar("Item")
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,15 @@ class Row:
         flags: IntArray = (self.datum.mask[self.start + 1 : self.stop] != 0).astype(np.int64)
         return flags
 
-    def trained(self, values: FloatArray | IntArray) -> FloatArray | IntArray:
+    @property
+    def num_trained(self) -> int:
+        """Trained tokens."""
+        return int(self.predicts.sum())
+
+    def trained(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
         """The entries of a (T,) array of the datum that belong to trained tokens."""
-        return values[self.start + 1 : self.stop][self.predicts != 0]
+        chosen: NDArray[Scalar] = values[self.start + 1 : self.stop][self.predicts != 0]
+        return chosen
 
 
 def rows_of(data: Sequence[Datum]) -> list[Row]:
@@ -78,8 +88,6 @@ class Family:
         """Tokens that are computed: the prefix once, each row's own."""
         return self.prefix_length + sum(row.own_length for row in self.rows)
 
-
-Item = TypeVar("Item")
 
 Plan = tuple[Family, ...]
 """The families of one micro-batch."""
@@ -180,11 +188,18 @@ class PackedBatch:
     """(n,) own tokens that predict a trained one; None when all do."""
     targets: Tensor
     """(n,) the trained tokens' ids."""
-    row_of_token: Tensor
-    """(n,) row of each trained token, counted within the micro-batch."""
     temperature: Tensor | None
     """(n,) or None when all are 1."""
     rows: tuple[Row, ...]
+
+    @classmethod
+    def single(cls, token_ids: Tensor, dtype: torch.dtype) -> PackedBatch:
+        """One row (T,) of which every token's output is wanted."""
+        ones = np.ones(len(token_ids) + 1, np.float32)
+        ones[0] = 0
+        ids = np.append(token_ids.numpy(force=True), 0)
+        datum = Datum(token_ids=ids, mask=ones, advantages=ones, weights=ones)
+        return pack((Family((Row(0, datum, 0, len(ids)),)),), dtype, token_ids.device)
 
 
 def pack(plan: Plan, dtype: torch.dtype, device: torch.device) -> PackedBatch:
@@ -197,7 +212,7 @@ def pack(plan: Plan, dtype: torch.dtype, device: torch.device) -> PackedBatch:
     sizes = [len(family.rows) for family in plan]
     lengths = [len(prefix) for prefix in prefixes]
     predicts = np.concatenate([row.predicts for row in rows])
-    counts = [int(row.predicts.sum()) for row in rows]
+    counts = [row.num_trained for row in rows]
     temperatures = np.repeat([row.datum.temperature for row in rows], counts)
     family_of_row = np.repeat(np.arange(len(plan)), sizes)
     prefix_bias = None
@@ -218,7 +233,6 @@ def pack(plan: Plan, dtype: torch.dtype, device: torch.device) -> PackedBatch:
         prefix_bias=prefix_bias,
         predicting=None if predicts.all() else tensor(np.flatnonzero(predicts)),
         targets=tensor(np.concatenate([row.trained(row.datum.token_ids) for row in rows])),
-        row_of_token=tensor(np.repeat(np.arange(len(rows)), counts)),
         temperature=None if (temperatures == 1).all()
         else torch.from_numpy(temperatures).to(device, dtype),
         rows=rows,

@@ -44,6 +44,14 @@ class LayerTensors:
     """(E, F)"""
     down_bias: Tensor | None
 
+    def zeros_like(self) -> LayerTensors:
+        """A gradient of nothing."""
+        return LayerTensors(
+            torch.zeros_like(self.qkv), _zeros_like(self.qkv_bias), _zeros_like(self.head_norm),
+            torch.zeros_like(self.o), _zeros_like(self.o_bias),
+            torch.zeros_like(self.gate_up), _zeros_like(self.gate_up_bias),
+            torch.zeros_like(self.down), _zeros_like(self.down_bias))
+
 
 @dataclass(frozen=True)
 class DecoderTensors:
@@ -58,11 +66,9 @@ class DecoderTensors:
 
     def zeros_like(self) -> DecoderTensors:
         """A gradient of nothing."""
-        layers = tuple(LayerTensors(**{
-            f.name: _zeros_like(getattr(layer, f.name)) for f in fields(layer)})
-            for layer in self.layers)
-        return DecoderTensors(torch.zeros_like(self.embedding), layers,
-                              torch.zeros_like(self.head), _zeros_like(self.head_bias))
+        return DecoderTensors(
+            torch.zeros_like(self.embedding), tuple(layer.zeros_like() for layer in self.layers),
+            torch.zeros_like(self.head), _zeros_like(self.head_bias))
 
     def tensors(self) -> list[Tensor]:
         """All that are there, in a fixed order."""
@@ -136,10 +142,13 @@ class Folding:
 
     def _paired(self, weight: Tensor) -> Tensor:
         """Interleave the two halves of each head's rows."""
-        return weight.unflatten(0, (-1, self.spec.head_dim))[:, self._interleave].flatten(0, 1)
+        return self._by_head(weight)[:, self._interleave].flatten(0, 1)
 
     def _unpaired(self, weight: Tensor) -> Tensor:
-        return weight.unflatten(0, (-1, self.spec.head_dim))[:, self._restore].flatten(0, 1)
+        return self._by_head(weight)[:, self._restore].flatten(0, 1)
+
+    def _by_head(self, weight: Tensor) -> Tensor:
+        return weight.view(-1, self.spec.head_dim, *weight.shape[1:])
 
     def _unfold_attention(self, layer: LayerSpec, grads: LayerTensors,
                           gradient_of: GradientOf) -> None:

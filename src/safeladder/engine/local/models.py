@@ -30,8 +30,8 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
-from safeladder.files import atomic_folder
 from safeladder.errors import CheckpointError, ConfigError, MissingExtra, ModelError
+from safeladder.files import atomic_folder
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,11 @@ class LoadedModel:
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.model.parameters()).dtype
 
     @property
     def has_lora(self) -> bool:

@@ -23,8 +23,8 @@ from safeladder.engine.local.batching import PackedBatch
 from safeladder.engine.local.families import DecoderSpec
 from safeladder.engine.local.folding import DecoderTensors, LayerTensors
 
-
-_CHUNK = 256
+_MLP_TOKENS = 256
+"""Tokens that go through an MLP at a time, so that its wide temporaries stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,8 @@ class PackedDecoder:
     def _layer_forward(self, layer: LayerTensors, batch: PackedBatch, x: Tensor, rotation: Tensor,
                        arena: Arena, last: bool) -> tuple[_SavedLayer, Tensor]:
         attention_in = self._normalize(x, arena)
-        qkv = _affine(attention_in.hat, layer.qkv, layer.qkv_bias, arena)
+        qkv = _affine_into(arena.empty(len(x), len(layer.qkv)), attention_in.hat, layer.qkv,
+                           layer.qkv_bias)
         qkv, heads = self._rotate(qkv, layer.head_norm, rotation, arena)
         attention = Attention(batch, self._heads, arena, skip_prefix=last)
         attended = attention.forward(qkv)
@@ -123,20 +124,24 @@ class PackedDecoder:
             x = x[batch.num_prefix :]
         _add_affine(x, attended, layer.o, layer.o_bias)
         mlp_in = self._normalize(x, arena)
-        gate_up = arena.empty(len(x), len(layer.gate_up))
-        mark = arena.height
-        width = len(layer.gate_up) // 2
-        scratch = arena.empty(_CHUNK, width)
-        for a in range(0, len(x), _CHUNK):
-            part = gate_up[a : a + _CHUNK]
-            torch.mm(mlp_in.hat[a : a + _CHUNK], layer.gate_up.t(), out=part)
-            gate, up = part[:, :width], part[:, width:]
-            act = scratch[: len(part)]
-            torch.ops.aten.silu.out(gate, out=act)
-            act.mul_(up)
-            x[a : a + _CHUNK].addmm_(act, layer.down.t())
-        arena.release(mark)
+        gate_up = self._mlp_forward(layer, mlp_in.hat, x, arena)
         return _SavedLayer(attention_in, heads, attention, attended, mlp_in, gate_up), x
+
+    def _mlp_forward(self, layer: LayerTensors, hat: Tensor, x: Tensor, arena: Arena) -> Tensor:
+        """Add down(silu(gate) * up) to ``x``; return (N, 2F) gate and up."""
+        width = layer.down.shape[1]
+        gate_up = arena.empty(len(x), 2 * width)
+        mark = arena.height
+        scratch = arena.empty(_MLP_TOKENS, width)
+        for start in range(0, len(x), _MLP_TOKENS):
+            part = slice(start, min(start + _MLP_TOKENS, len(x)))
+            _affine_into(gate_up[part], hat[part], layer.gate_up, layer.gate_up_bias)
+            gate, up = gate_up[part, :width], gate_up[part, width:]
+            activated = scratch[: len(gate)]
+            torch.ops.aten.silu.out(gate, out=activated)
+            _add_affine(x[part], activated.mul_(up), layer.down, layer.down_bias)
+        arena.release(mark)
+        return gate_up
 
     def _normalize(self, x: Tensor, arena: Arena) -> _Normed:
         """Compute x / sqrt(mean(x^2) + eps) over the last axis (arXiv 1910.07467 eq. 4)."""
@@ -158,7 +163,7 @@ class PackedDecoder:
 
     def _heads_of(self, qkv: Tensor) -> Tensor:
         """(N, (H + 2K) D) -> a view (N, H + K, D) of queries and keys."""
-        return qkv[:, : self._rotary_width].unflatten(1, (-1, self._spec.head_dim))
+        return qkv[:, : self._rotary_width].view(len(qkv), -1, self._spec.head_dim)
 
     def _rotation(self, positions: Tensor) -> Tensor:
         """Return cos + i sin at ``positions``; the family's own table, both halves being equal."""
@@ -174,27 +179,28 @@ class PackedDecoder:
 
     def _mlp_backward(self, layer: LayerTensors, saved: _SavedLayer, grad: Tensor,
                       grads: LayerTensors, arena: Arena) -> None:
-        """Turn ``grad`` (gradient after the MLP's residual sum) into that before it."""
+        """Turn ``grad`` (gradient after the MLP's residual sum) into that before it.
+
+        silu(gate) and its product with up are computed again: in the cache that is cheaper than
+        reading them back from memory.
+        """
         mark = arena.height
-        width = len(layer.gate_up) // 2
-        S, A, I = arena.empty(_CHUNK, width), arena.empty(_CHUNK, width), arena.empty(_CHUNK, width)
-        B = arena.empty(_CHUNK, 2 * width)
+        width = layer.down.shape[1]
         grad_hat = arena.empty(*grad.shape)
-        for a in range(0, len(grad), _CHUNK):
-            part = saved.gate_up[a : a + _CHUNK]
-            n = len(part)
-            gate, up = part[:, :width], part[:, width:]
-            g = grad[a : a + n]
-            silu, act, inner, both = S[:n], A[:n], I[:n], B[:n]
+        scratch = [arena.empty(_MLP_TOKENS, size) for size in (width, width, width, 2 * width)]
+        for start in range(0, len(grad), _MLP_TOKENS):
+            part = slice(start, min(start + _MLP_TOKENS, len(grad)))
+            gate, up = saved.gate_up[part, :width], saved.gate_up[part, width:]
+            silu, activated, inner, both = (tensor[: len(gate)] for tensor in scratch)
             torch.ops.aten.silu.out(gate, out=silu)
-            torch.mul(silu, up, out=act)
-            grads.down.addmm_(g.t(), act)
-            torch.mm(g, layer.down, out=inner)
+            torch.mul(silu, up, out=activated)
+            _affine_backward(activated, grad[part], grads.down, grads.down_bias)
+            torch.mm(grad[part], layer.down, out=inner)
             torch.mul(inner, silu, out=both[:, width:])
-            inner.mul_(up)
-            torch.ops.aten.silu_backward.grad_input(inner, gate, grad_input=both[:, :width])
-            grads.gate_up.addmm_(both.t(), saved.mlp_in.hat[a : a + n])
-            torch.mm(both, layer.gate_up, out=grad_hat[a : a + n])
+            torch.ops.aten.silu_backward.grad_input(inner.mul_(up), gate,
+                                                    grad_input=both[:, :width])
+            _affine_backward(saved.mlp_in.hat[part], both, grads.gate_up, grads.gate_up_bias)
+            torch.mm(both, layer.gate_up, out=grad_hat[part])
         self._normalize_backward(grad_hat, saved.mlp_in, grad, arena)
         arena.release(mark)
 
@@ -241,11 +247,11 @@ class PackedDecoder:
 
 def _as_complex(heads: Tensor) -> Tensor:
     """(..., D) -> a complex view (..., D / 2) of neighbouring pairs."""
-    return torch.view_as_complex(heads.unflatten(-1, (-1, 2)))
+    return torch.view_as_complex(heads.view(*heads.shape[:-1], -1, 2))
 
 
-def _affine(x: Tensor, weight: Tensor, bias: Tensor | None, arena: Arena) -> Tensor:
-    out = torch.mm(x, weight.t(), out=arena.empty(len(x), len(weight)))
+def _affine_into(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    torch.mm(x, weight.t(), out=out)
     return out if bias is None else out.add_(bias)
 
 
