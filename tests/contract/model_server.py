@@ -24,8 +24,9 @@ TOKENS = ByteTokenizer()
 class ModelServer:
     """What the server holds; tests set ``engine`` and ``faults`` and read ``requests``.
 
-    A fault answers one request: a status, a status with text, ``"slow"``, ``"html"``,
-    ``"drop"`` (the connection is cut within the answer), or any JSON value as the whole answer.
+    A fault answers one request: a status, (status, text, headers), ``"slow"``, ``"drip"``,
+    ``"html"``, ``"drop"`` (the connection is cut within the answer), or any other JSON value as
+    the whole answer.
     """
 
     engine: FakeSampler
@@ -122,6 +123,13 @@ async def _answer_fault(fault: Any) -> Response | None:
     if fault == "slow":
         await asyncio.sleep(0.3)
         return None
+    if fault == "drip":
+        async def bits() -> AsyncIterator[bytes]:
+            for _ in range(40):
+                await asyncio.sleep(0.05)
+                yield b" "
+            yield b"{}"
+        return StreamingResponse(bits())
     if fault == "html":
         return Response("<html>gateway</html>", 200)
     if fault == "drop":

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from model_server import TOKENS, ModelServer, serve
 from pydantic import ValidationError
-from sampler_checks import CHECKS, SamplerCase, run_check
+from suite_sampler import CHECKS, SamplerCase, run_check
 
 from safeladder.engine.base import Capability, SamplingParams
 from safeladder.engine.fake import FakeSampler, TableModel
@@ -127,6 +127,14 @@ def test_vllm_is_told_every_parameter_so_no_default_of_the_server_counts(
         "skip_special_tokens": False}
 
 
+def test_rows_come_in_order(server: ModelServer) -> None:
+    prompt_ids, params = TOKENS("2+2")["input_ids"], SamplingParams(30, stop_token_ids=(256,))
+    rows = run(sampler(server, dialect="vllm").sample(prompt_ids, params, 8))
+    direct = run(server.engine.sample(prompt_ids, params, 8))
+    assert [c.token_ids for c in rows] == [c.token_ids for c in direct]
+    assert len({c.token_ids for c in rows[:3]}) == 2
+
+
 def test_ids_are_found_in_the_token_names_of_older_servers(server: ModelServer) -> None:
     server.returns_ids = False
     params = SamplingParams(30, stop_token_ids=(256,))
@@ -193,6 +201,13 @@ def test_faults_that_will_not_pass_are_not_retried(server: ModelServer, status: 
     with pytest.raises(SamplingError, match=rf"POST /v1/chat/completions: {status} .*fault"):
         run(sampler(server).chat(ASK, PARAMS))
     assert len(server.requests) == 1
+
+
+def test_an_answer_that_drips_is_given_up_too(server: ModelServer) -> None:
+    server.faults = ["drip"]
+    remote = sampler(server, request_timeout=0.2)
+    (reply,) = run(remote.chat([Message("user", "hi")], PARAMS))
+    assert reply.text == "what?" and remote.usage.retries >= 1
 
 
 def test_a_slow_answer_is_given_up_and_asked_for_again(server: ModelServer) -> None:
