@@ -123,7 +123,7 @@ def learning_charts(data: RunData) -> Iterator[Chart]:
         chart = line_chart(
             f"learning-{rung.name}", f"Accuracy while {rung.name} trains",
             "Training prompts at the temperature of the rollouts; held-out (validation) prompts "
-            "greedy.", lines, Axes(percent=True))
+            "greedy.", lines, Axes(percent=True, from_zero=True))
         if chart:
             yield chart
 
@@ -165,7 +165,8 @@ def behaviour_charts(data: RunData) -> Iterator[Chart]:
         lines = [Line(RATES[name].removesuffix("_rate"), series, 1 + i)
                  for i, (name, series) in enumerate(training_behaviours(data, rung.name).items())]
         chart = line_chart(f"behaviours-{rung.name}", f"Behaviours while {rung.name} trains",
-                           "Share of a step's sampled answers.", lines, Axes(percent=True))
+                           "Share of a step's sampled answers.", lines,
+                           Axes(percent=True, from_zero=True))
         if chart:
             yield chart
 
