@@ -141,3 +141,14 @@ async def calls_side_by_side_do_not_disturb_each_other(case: SamplerCase) -> Non
         scored = await case.sampler.logprobs(ids)
         np.testing.assert_allclose(
             scored[len(prompt):], completions[1].sampler_logprobs, atol=1e-4)
+
+
+@check(Capability.SEEDED)
+async def a_stream_is_row_0(case: SamplerCase) -> None:
+    stream = getattr(case.sampler, "stream", None)
+    if stream is None:
+        pytest.skip("does not stream")
+    params = replace(PARAMS, stop_token_ids=(case.stop_token_id,))
+    streamed = [token_id async for token_id in stream(case.prompt_ids, params)]
+    (completion,) = await case.sampler.sample(case.prompt_ids, params)
+    assert tuple(streamed) == completion.token_ids
