@@ -84,11 +84,12 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
 
 
 def test_memory_of_a_child_counts() -> None:
-    child_code = ("import time; x = bytearray(120_000_000); print('ready', flush=True); "
-                  "time.sleep(60)")
     with MemoryWatch(interval=0.05) as watch:
         before = watch.peak_bytes
-        child = subprocess.Popen([sys.executable, "-c", child_code], stdout=subprocess.PIPE)
+        size = before - psutil.Process().memory_info().rss + 120_000_000
+        child = subprocess.Popen(
+            [sys.executable, "-c", f"import time; x = bytearray({size}); print('ready', flush=True)"
+             "; time.sleep(60)"], stdout=subprocess.PIPE)
         assert child.stdout and child.stdout.readline() == b"ready\n"
         deadline = time.monotonic() + 10
         while watch.peak_bytes < before + 100_000_000 and time.monotonic() < deadline:

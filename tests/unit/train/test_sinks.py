@@ -97,7 +97,7 @@ def small_files_only() -> Iterator[None]:
 
 def test_a_full_disk_is_one_clear_line(tmp_path: Path, small_files_only: None) -> None:
     sink = JsonlSink(tmp_path / "metrics.jsonl")
-    with pytest.raises(StorageError, match=r"metrics\.jsonl: cannot write .* --resume"):
+    with pytest.raises(StorageError, match=r"cannot write .*metrics\.jsonl"):
         sink.log(record("rl", 0))
 
 
