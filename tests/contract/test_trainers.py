@@ -49,7 +49,7 @@ def image_case(tmp: Path) -> TrainerCase:
 
 
 def fake_case(tmp: Path) -> TrainerCase:
-    return TrainerCase((lambda: FakeTrainer(20, seed=1),), 20)
+    return TrainerCase((lambda: FakeTrainer(20, seed=1),), 20, learning_rate=0.5)
 
 
 @pytest.mark.parametrize("case", [packed_case, general_case, lora_case, image_case, fake_case])

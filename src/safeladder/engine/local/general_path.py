@@ -9,7 +9,6 @@ import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -55,10 +54,8 @@ class GeneralPath:
 
     def __init__(self, loaded: LoadedModel, max_tokens: int, autocast: bool) -> None:
         self._loaded, self._max_tokens, self._autocast = loaded, max_tokens, autocast
-        # adapters hide the model's own signature
-        outer: Any = loaded.model
-        model = outer.get_base_model() if loaded.has_lora else outer
-        self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+        parameters = inspect.signature(loaded.model.forward).parameters
+        self._keeps = "logits_to_keep" in parameters
 
     @torch.no_grad()
     def forward(self, rows: Sequence[Row], store: Store) -> None:

@@ -10,7 +10,7 @@ import copy
 import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,6 +45,8 @@ class LoraParams:
     alpha: int = 32
     target_modules: tuple[str, ...] | str = "all-linear"
     """Names of the modules to adapt, as peft takes them."""
+    seed: int = 0
+    """Of the random A."""
 
 
 @dataclass
@@ -55,6 +57,8 @@ class LoadedModel:
     tokenizer: PreTrainedTokenizerBase
     processor: ProcessorMixin | None = None
     """Only models that take images have one."""
+    adapters: nn.Module | None = None
+    """peft's wrapper around ``model`` where it has adapters; needed to merge them."""
 
     @property
     def config(self) -> PretrainedConfig:
@@ -71,10 +75,6 @@ class LoadedModel:
         """Of the weights."""
         return next(self.model.parameters()).dtype
 
-    @property
-    def has_lora(self) -> bool:
-        """Whether the model is wrapped by peft."""
-        return hasattr(self.model, "merge_and_unload")
 
 
 def load_model(
@@ -158,8 +158,8 @@ def save_checkpoint(loaded: LoadedModel, path: Path) -> None:
         StorageError: ``path`` exists or cannot be written.
     """
     model: Any = loaded.model
-    if loaded.has_lora:
-        model = copy.deepcopy(model).merge_and_unload()
+    if loaded.adapters is not None:
+        model = copy.deepcopy(cast(Any, loaded.adapters)).merge_and_unload()
     with atomic_folder(Path(path)) as folder, _no_progress_bars():
         model.save_pretrained(folder)
         loaded.tokenizer.save_pretrained(folder)
@@ -167,26 +167,37 @@ def save_checkpoint(loaded: LoadedModel, path: Path) -> None:
             loaded.processor.save_pretrained(folder)
 
 
-def _finish(
-    loaded: LoadedModel, device: str | torch.device, lora: LoraParams | None,
-) -> LoadedModel:
-    if lora is not None:
-        loaded.model = _with_lora(loaded.model, lora)
-    # evaluation mode for good: dropout would make trainer and sampler two different models
-    loaded.model.to(device).eval()
-    return loaded
+def with_lora(loaded: LoadedModel, lora: LoraParams) -> LoadedModel:
+    """Freeze the weights and add adapters, which alone are trained.
 
+    B starts at zero, so the outputs are still the model's own.
 
-def _with_lora(model: nn.Module, lora: LoraParams) -> nn.Module:
+    Raises:
+        MissingExtra: peft is not installed.
+    """
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise MissingExtra("peft", "peft", "LoRA") from error
     targets = lora.target_modules
-    wrapped: nn.Module = get_peft_model(model, LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0,
-        target_modules=targets if isinstance(targets, str) else list(targets)))
-    return wrapped
+    model: Any = loaded.model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(lora.seed)
+        wrapped: Any = get_peft_model(model, LoraConfig(
+            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0,
+            target_modules=targets if isinstance(targets, str) else list(targets)))
+    # the model inside now holds the adapters, and still has its own forward's signature
+    return replace(loaded, model=wrapped.get_base_model(), adapters=wrapped)
+
+
+def _finish(
+    loaded: LoadedModel, device: str | torch.device, lora: LoraParams | None,
+) -> LoadedModel:
+    if lora is not None:
+        loaded = with_lora(loaded, lora)
+    # evaluation mode for good: dropout would make trainer and sampler two different models
+    loaded.model.to(device).eval()
+    return loaded
 
 
 def _takes_images(config: PretrainedConfig) -> bool:
