@@ -35,7 +35,7 @@ from typing import Any
 
 from measure import Gate, interleaved, median, peak_flops, read_bandwidth
 
-from safeladder.engine.local.threads import configure_threads
+from safeladder.engine.threads import configure_threads
 
 LENGTHS = Path(__file__).parent / "data" / "lengths_first_climb.json"
 NUM_PROMPTS, GROUP = 32, 8

@@ -205,7 +205,7 @@ def _answer(
 
 def _load_local(checkpoint: Path, recipe: Path | None) -> ChatModel:
     """A checkpoint on the local engine, with the chat template of the run's recipe."""
-    from safeladder.engine.local.threads import configure_threads
+    from safeladder.engine.threads import configure_threads
 
     configure_threads()  # before torch starts
     from safeladder.engine.local.models import load_model

@@ -88,7 +88,7 @@ def installed_version(package: str) -> str | None:
 def _processor() -> Iterator[Check]:
     import psutil
 
-    from safeladder.engine.local.threads import usable_cores
+    from safeladder.engine.threads import usable_cores
     from safeladder.ladder.summary import cpu_name
 
     usable = usable_cores()

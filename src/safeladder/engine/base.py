@@ -95,6 +95,11 @@ class Stats:
             maxima[key] = max(value, maxima.get(key, value))
         return Stats(sums, means, maxima)
 
+    def without(self, name: str) -> Stats:
+        """The same without one mean."""
+        means = {key: value for key, value in self.means.items() if key != name}
+        return Stats(self.sums, means, self.maxima)
+
     def scalars(self) -> dict[str, float]:
         """One number per name; a mean over nothing is left out."""
         means = {k: total / count for k, (total, count) in self.means.items() if count}

@@ -30,7 +30,7 @@ def climb(
     recipe = load_recipe(recipe_name, list(overrides))
     run = RunDir(choose_folder(recipe, out, resume))
     # Before torch is imported: its thread pool reads the environment once.
-    from safeladder.engine.local.threads import configure_threads
+    from safeladder.engine.threads import configure_threads
 
     configure_threads(recipe.engine.threads)
     from safeladder.ladder.rungs import Climber

@@ -81,6 +81,9 @@ class RungBase(StrictModel):
     baseline: bool = Field(
         False, description="a comparison: listed under baselines, and no rung continues from it")
     evaluate: bool = True
+    disclosure: str = Field(
+        "", description="what a reader of this rung's figures must know (a noisy teacher, say); "
+        "the report prints it in the same sentence")
     seed: int | None = Field(None, description="None: the recipe's")
     data: list[SourceSpec] = Field(min_length=1)
 

@@ -137,10 +137,13 @@ async def train_rl(run: RLRun) -> LoopState:
         stats = Stats()
         with clock("update"):
             for i, minibatch in enumerate(batch.split(settings.minibatches)):
-                stats += await trainer.forward_backward(minibatch, algorithm.loss)
+                part = await trainer.forward_backward(minibatch, algorithm.loss)
+                # Only before the first update do sampler and trainer hold the same weights.
+                stats += part.without("mismatch_kl") if i else part
                 stats += await trainer.optim_step(settings.optim.at(
                     step * settings.minibatches + i, settings.num_steps * settings.minibatches))
                 state.tokens_trained += sum(datum.num_trained for datum in minibatch)
+                clock.count("update", sum(len(datum.token_ids) for datum in minibatch))
         policy = await trainer.sampler()                             # pi_old <- pi_theta
         metrics = rollout_metrics(groups_P, algorithm, settings.max_tokens)
         state.tokens_sampled += int(counts["tokens/sampled"])
