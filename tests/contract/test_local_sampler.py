@@ -2,7 +2,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from sampler_checks import CHECKS, SamplerCase, run_check
+from suite_sampler import CHECKS, SamplerCase, run_check
 from tiny_decoders import tiny
 
 from safeladder.engine.local.sampler import SamplingEngine

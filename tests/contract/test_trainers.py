@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tiny_decoders import VOCAB, tiny, tiny_with_images
-from trainer_checks import CHECKS, TrainerCase, run_check
+from suite_trainer import CHECKS, TrainerCase, run_check
 
 from safeladder.engine.base import Trainer
 from safeladder.engine.fake.trainer import FakeTrainer
