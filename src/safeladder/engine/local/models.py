@@ -104,6 +104,10 @@ def load_model(
         raise CheckpointError(
             f"{name}: {len(problems)} weights are missing or have another shape than the config "
             f"says, the first is {problems[0]}; copy the checkpoint again")
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        # transformers makes an empty one where the files are missing
+        raise CheckpointError(f"cannot load the model {name}: its tokenizer files are missing; "
+                              "copy the checkpoint again")
     return _finish(LoadedModel(model, tokenizer, processor), device, lora)
 
 
