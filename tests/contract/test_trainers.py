@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_decoders import VOCAB, tiny, tiny_with_images
 from suite_trainer import CHECKS, TrainerCase, run_check
+from tiny_decoders import VOCAB, tiny, tiny_with_images
 
 from safeladder.engine.base import Trainer
 from safeladder.engine.fake.trainer import FakeTrainer

@@ -153,9 +153,9 @@ def test_images_are_expanded_exactly_once() -> None:
     assert row.tensors["pixel_values"].shape[0] == 2
     inputs = media_inputs(loaded, [5, 60, 6], [IMAGE])
     assert inputs["input_ids"].shape == (1, 6)
-    with pytest.raises(ModelError, match="4 image tokens .* 1 images: give exactly one"):
+    with pytest.raises(ModelError, match=r"4 image tokens .* 1 images: give exactly one"):
         expand_row(loaded, [5, *[60] * 4, 6], [IMAGE])
-    with pytest.raises(ModelError, match="1 image tokens .* 0 images"):
+    with pytest.raises(ModelError, match=r"1 image tokens .* 0 images"):
         expand_row(loaded, [5, 60, 6])
 
 

@@ -49,8 +49,9 @@ def rows(lengths: list[tuple[int, list[int]]], holes: bool = False, temperature:
                 mask[prompt_length + 1:prompt_length + 3] = 0
                 mask[-1] = 0
             draw = rng.normal(size=(3, len(ids))).astype(np.float32) * mask
-            data.append(Datum(token_ids=ids, mask=mask, advantages=draw[0], weights=abs(draw[1]) / 100,
-                              old_logprobs=draw[2] - 2 * mask, temperature=temperature))
+            data.append(Datum(
+                token_ids=ids, mask=mask, advantages=draw[0], weights=abs(draw[1]) / 100,
+                old_logprobs=draw[2] - 2 * mask, temperature=temperature))
     return data
 
 
