@@ -17,7 +17,7 @@ from safeladder.engine.local.models import (
 )
 from safeladder.engine.local.trainer import LocalTrainer
 from safeladder.envs import Environment, SingleTurn
-from safeladder.errors import DataError
+from safeladder.errors import DataError, TooManyAbstentions
 from safeladder.ladder.embedded import train_tokenizer
 from safeladder.ladder.recipe import CheckpointModel, EmbeddedModel, LocalEngineSpec, Recipe
 from safeladder.render import Renderer
@@ -60,7 +60,10 @@ def build_renderer(loaded: LoadedModel, recipe: Recipe) -> Renderer:
     """The renderer of a model, with the recipe's chat template if it gives one."""
     model = recipe.model
     template = model.chat_template if isinstance(model, CheckpointModel) else None
-    return Renderer(loaded.tokenizer, loaded.processor, chat_template=template)
+    generation = getattr(loaded.model, "generation_config", None)
+    ends = getattr(generation, "eos_token_id", None) or ()
+    return Renderer(loaded.tokenizer, loaded.processor, chat_template=template,
+                    stop_token_ids=(ends,) if isinstance(ends, int) else tuple(ends))
 
 
 _LOADED: dict[str, list[Prompt]] = {}
@@ -105,7 +108,7 @@ def supervised_rows(specs: Sequence[SourceSpec], renderer: Renderer) -> list[Dat
 def _demonstration(prompt: Prompt, renderer: Renderer) -> Datum:
     asked = Prompt(id=prompt.id, messages=prompt.messages[:-1], media=prompt.media)
     shown = renderer.render_demonstration(asked, prompt.messages[-1].text)
-    return training_row(shown.token_ids, shown.mask)
+    return training_row(shown.token_ids, shown.mask, shown.media)
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ class Collector:
         with clock("sampling"):
             groups_P = await rollout(policy, self.renderer, self.environment, prompts_P,
                                      group_size, params)
+        check_failures(groups_P, self.judge.policy)
         tokens = sum(t.num_tokens for group in groups_P for t in group.trajectories)
         clock.count("sampling", tokens)
         with clock("verification"):
@@ -141,3 +145,18 @@ class Collector:
         # The clock's figures are apart: what is in here must be equal on every run.
         counts = {k: v for k, v in report.counts().items() if "seconds" not in k}
         return groups_P, {"tokens/sampled": float(tokens), **counts}
+
+
+def check_failures(groups_P: Sequence[Group], policy: VerifyPolicy) -> None:
+    """Failed rollouts are as good as unjudged ones: above the same share they stop the run.
+
+    Raises:
+        TooManyAbstentions: with the first reason.
+    """
+    failed = [t for group in groups_P for t in group.trajectories if t.status.is_error]
+    total = sum(len(group.trajectories) for group in groups_P)
+    if len(failed) >= policy.min_abstentions and len(failed) > policy.max_abstentions * total:
+        raise TooManyAbstentions(
+            f"{len(failed)} of {total} rollouts failed, more than verify.max_abstentions "
+            f"({policy.max_abstentions:g}) allows; the first: {failed[0].status}: "
+            f"{failed[0].error}")

@@ -20,7 +20,7 @@ from safeladder.train.metrics import PhaseClock, step_record
 from safeladder.train.rl import Evaluate, RunLog
 from safeladder.train.schedule import OptimSettings
 from safeladder.train.state import Checkpoints, LoopState
-from safeladder.types import Batch, Datum, FloatArray, IntArray
+from safeladder.types import Batch, Datum, FloatArray, IntArray, Media
 
 
 class SFTSettings(StrictModel):
@@ -130,10 +130,12 @@ async def mean_nll(trainer: Trainer, rows: Sequence[Datum]) -> float:
 
 def training_row(
     token_ids: Sequence[int] | IntArray, mask: Sequence[float] | FloatArray | None = None,
+    media: Sequence[Media] = (),
 ) -> Datum:
     """A supervised row; without a mask every token after the first is trained on."""
     ids = np.asarray(token_ids, np.int64)
     trained = np.ones(len(ids), np.float32) if mask is None else np.asarray(mask, np.float32)
     trained = trained.copy()
     trained[0] = 0.0
-    return Datum(token_ids=ids, mask=trained, advantages=np.zeros_like(trained), weights=trained)
+    return Datum(token_ids=ids, mask=trained, advantages=np.zeros_like(trained), weights=trained,
+                 media=tuple(media))

@@ -1,0 +1,38 @@
+"""The wiring of a climb: too many failed rollouts stop it, shipped recipes are valid."""
+
+
+import pytest
+
+from safeladder.errors import TooManyAbstentions
+from safeladder.ladder.build import check_failures
+from safeladder.ladder.recipe import load_recipe
+from safeladder.types import Group, Prompt, Status, Trajectory
+from safeladder.verifiers import VerifyPolicy
+
+
+def groups(failed, total):
+    prompt = Prompt("p", ())
+    rows = [Trajectory(prompt, (), Status.ERROR_SAMPLER, error="gone") for _ in range(failed)]
+    rows += [Trajectory(prompt, (), Status.COMPLETED) for _ in range(total - failed)]
+    return [Group(prompt, rows)]
+
+
+def test_failed_rollouts_stop_a_run_above_the_share_allowed():
+    policy = VerifyPolicy(max_abstentions=0.1, min_abstentions=8)
+    check_failures(groups(10, 100), policy)
+    check_failures(groups(7, 7), policy)
+    with pytest.raises(TooManyAbstentions, match="11 of 100 rollouts failed.*gone"):
+        check_failures(groups(11, 100), policy)
+
+
+def test_shipped_recipes_are_valid():
+    for name in ("first_climb", "first_climb_controls", "logic_rl_7b"):
+        assert load_recipe(name, []).name == name
+
+
+def test_controls_extend_the_climb_and_start_from_its_cold_start():
+    recipe = load_recipe("first_climb_controls", [])
+    starts = {rung.name: recipe.start_of(rung) for rung in recipe.rungs}
+    assert starts["logic_rl"] == "cot_sft"
+    assert all(starts[rung.name] == "cot_sft" for rung in recipe.rungs if rung.baseline)
+    assert recipe.rungs[2] == load_recipe("first_climb", []).rungs[2]
