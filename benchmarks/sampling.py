@@ -180,10 +180,9 @@ class Ours:
 
     def run(self, workload: Workload) -> None:
         """A fresh sampler, as after an optimizer step: packing the weights is part of the time."""
-        completions = asyncio.run(self._sample(workload))
-        assert sum(len(c.token_ids) for c in completions) == workload.num_tokens
+        asyncio.run(self._sample(workload))
 
-    async def _sample(self, workload: Workload) -> list[Any]:
+    async def _sample(self, workload: Workload) -> None:
         from safeladder.engine.base import SamplingParams
 
         sampler = self.engine.sampler()
@@ -191,7 +190,8 @@ class Ours:
                  for p, (prompt, lengths) in enumerate(
                      zip(workload.prompts, workload.lengths, strict=True))
                  for row, length in enumerate(lengths)]
-        return [group[0] for group in await asyncio.gather(*calls)]
+        completions = [group[0] for group in await asyncio.gather(*calls)]
+        assert sum(len(c.token_ids) for c in completions) == workload.num_tokens
 
 
 def run_generate(model: Any, workload: Workload, batch: int) -> None:

@@ -40,7 +40,7 @@ def test_encode_and_step_equal_the_model(
         torch.testing.assert_close(decoder.logits(encoded.hidden[p, : len(row)]),
                                    own_logits(model, row), atol=2e-4, rtol=1e-4)
     cache = decoder.new_cache()
-    cache.admit(encoded.kvs, [1, 1, 1])
+    cache.admit(encoded.spans, [1, 1, 1])
     for step in range(4):
         for row in rows:
             row.append((11 * len(row) + step) % VOCAB)
@@ -55,11 +55,11 @@ def test_encoding_after_a_cached_prefix_equals_encoding_all() -> None:
     decoder = FastDecoder(spec)
     long, short = prompts(12, 7)
     whole = decoder.encode([long, short])
-    rest = decoder.encode([long[8:], short], [whole.kvs[0][:, :, :, :8], None])
+    rest = decoder.encode([long[8:], short], [whole.spans[0].first(8), None])
     torch.testing.assert_close(rest.hidden[0, :4], whole.hidden[0, 8:])
     torch.testing.assert_close(rest.hidden[1, :7], whole.hidden[1, :7])
-    for part, full in zip(rest.kvs, whole.kvs, strict=True):
-        torch.testing.assert_close(part, full)
+    for part, full in zip(rest.spans, whole.spans, strict=True):
+        torch.testing.assert_close(tuple(part), tuple(full))
 
 
 def test_spec_reads_live_parameters_and_gradients_flow_into_them() -> None:

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from safeladder.engine.local.families import Affine, DecoderSpec, LayerSpec
-from safeladder.engine.local.kv import KVCache
+from safeladder.engine.local.kv import KVCache, Span
+from safeladder.engine.local.native import MAX_HEAD_DIM, HeadShape, Kernels, kernels
 
 _PACKED_LIMIT = 64_000_000
 """Parameters up to which weights are copied into the layout that is fastest for small models."""
@@ -29,8 +30,8 @@ class Encoded:
 
     hidden: Tensor
     """(P, M, hidden) after the final norm, right-padded."""
-    kvs: list[Tensor]
-    """For each sequence its keys and values, cached part included, (L, 2, K, length, D)."""
+    spans: list[Span]
+    """Keys and values of each sequence, cached part included."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,15 @@ class FastDecoder:
                 _pack_layer(layer, (spec.num_heads, spec.num_kv_heads), packed, keep)
                 for layer in spec.layers]
             self._cos, self._sin = self._rotation_table(256)
+        self._kernels = kernels() if _native_can(spec) else None
+        self.use_native = self._kernels is not None
+        """Compute steps with compiled code. May be switched off before the first cache is made."""
 
     def new_cache(self) -> KVCache:
         """An empty cache of this decoder's shape."""
         spec = self.spec
-        return KVCache(len(spec.layers), spec.num_kv_heads, spec.head_dim, spec.dtype, spec.device)
+        return KVCache(len(spec.layers), spec.num_kv_heads, spec.head_dim, like=self._norm,
+                       transposed_keys=self.use_native)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """fp32 logits (N, vocabulary) of hidden states (N, hidden)."""
@@ -104,9 +109,35 @@ class FastDecoder:
         """Feed one token to every row; return the fp32 logits after it, (R, vocabulary)."""
         positions = cache.extend()
         self._ensure_table(cache.end - cache.begin)
-        return self._step_rows(token_ids, positions, cache, slice(0, cache.num_rows))
+        rows = slice(0, cache.num_rows)
+        if self._kernels is not None and cache.transposed_keys:
+            return self._native_step(self._kernels, token_ids, cache, rows)
+        return self._torch_step(token_ids, positions, cache, rows)
 
-    def _step_rows(
+    def _native_step(
+        self, kernels: Kernels, token_ids: Tensor, cache: KVCache, rows: slice,
+    ) -> Tensor:
+        spec = self.spec
+        shape = HeadShape(spec.num_heads, spec.num_kv_heads, spec.head_dim, spec.eps,
+                          spec.scaling)
+        x = functional.embedding(token_ids, self._embedding)
+        h, starts = torch.empty_like(x), cache.starts[rows]
+        attended = x.new_empty(len(x), spec.num_heads * spec.head_dim)
+        activated = x.new_empty(len(x), spec.intermediate_size)
+        for index, layer in enumerate(self._layers):
+            kernels.rms_norm(x, layer.input_norm, spec.eps, out=h)
+            qkv = _joined(layer.qkv, h)
+            kernels.attend(shape, qkv, layer.qk_norm, (self._cos, self._sin), starts,
+                           cache.keys[index, rows], cache.values[index, rows], cache.end,
+                           out=attended)
+            layer.o.add_to(x, attended)
+            kernels.rms_norm(x, layer.post_norm, spec.eps, out=h)
+            kernels.silu_mul(_joined(layer.gate_up, h), out=activated)
+            layer.down.add_to(x, activated)
+        kernels.rms_norm(x, self._norm, spec.eps, out=h)
+        return self.logits(h)
+
+    def _torch_step(
         self, token_ids: Tensor, positions: Tensor, cache: KVCache, rows: slice,
     ) -> Tensor:
         spec = self.spec
@@ -118,7 +149,7 @@ class FastDecoder:
         for index, layer in enumerate(self._layers):
             qk, v = self._queries_keys_values(layer, x, cos, sin)
             q, k = qk[:, : spec.num_heads], qk[:, spec.num_heads:]
-            keys, values = cache.write(index, torch.stack((k, v)), rows)
+            keys, values = cache.write(index, k, v, rows)
             # The query heads that share a key head take the place of query positions.
             attended = functional.scaled_dot_product_attention(
                 q.view(num_rows, spec.num_kv_heads, groups, spec.head_dim), keys, values,
@@ -128,12 +159,12 @@ class FastDecoder:
         return self.logits(functional.rms_norm(x, x.shape[-1:], self._norm, spec.eps))
 
     def encode(
-        self, token_ids: Sequence[Sequence[int]], pasts: Sequence[Tensor | None] | None = None,
+        self, token_ids: Sequence[Sequence[int]], pasts: Sequence[Span | None] | None = None,
     ) -> Encoded:
-        """Encode sequences, each after the keys and values of its cached prefix (L, 2, K, c, D)."""
+        """Encode sequences, each after its cached prefix."""
         spec, count = self.spec, len(token_ids)
         pasts = pasts or [None] * count
-        cached = [0 if past is None else past.shape[3] for past in pasts]
+        cached = [0 if past is None else past.length for past in pasts]
         lengths = [len(ids) for ids in token_ids]
         # Every row has room for the padding after its own tokens.
         width, total = max(lengths), max(cached) + max(lengths)
@@ -143,12 +174,13 @@ class FastDecoder:
         for p, (row, past) in enumerate(zip(token_ids, pasts, strict=True)):
             ids[p, : len(row)] = torch.as_tensor(row)
             if past is not None:
-                kv[:, :, p, :, : cached[p]] = past
+                kv[:, 0, p, :, : cached[p]] = past.keys
+                kv[:, 1, p, :, : cached[p]] = past.values
         ids = ids.to(spec.device)
         first = torch.tensor(cached, device=spec.device)
         hidden = self._encode(ids, first, kv, plain=not any(cached))
-        kvs = [kv[:, :, p, :, : cached[p] + lengths[p]] for p in range(count)]
-        return Encoded(hidden, kvs)
+        return Encoded(hidden, [
+            Span(kv[:, 0, p], kv[:, 1, p]).first(cached[p] + lengths[p]) for p in range(count)])
 
     def _encode(self, ids: Tensor, first: Tensor, kv: Tensor, plain: bool) -> Tensor:
         spec = self.spec
@@ -210,6 +242,11 @@ class FastDecoder:
         cos, sin = self.spec.rotary(torch.arange(positions, device=self.spec.device))
         half = sin.shape[-1] // 2
         return cos, torch.cat((-sin[:, :half], sin[:, half:]), dim=-1)
+
+
+def _native_can(spec: DecoderSpec) -> bool:
+    return (spec.dtype == torch.float32 and spec.device.type == "cpu"
+            and spec.head_dim % 2 == 0 and spec.head_dim <= MAX_HEAD_DIM)
 
 
 def _parameters(spec: DecoderSpec) -> list[Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from safeladder.engine.local.decoder import FastDecoder
-from safeladder.engine.local.kv import KVCache, PrefixCache
+from safeladder.engine.local.kv import KVCache, PrefixCache, Span
 from safeladder.engine.local.runner import Counters, PromptInput, chunks, token_logprobs
 
 _ENCODE_TOKENS = 8192
@@ -51,30 +51,30 @@ class FastRunner:
         place: dict[tuple[int, ...], int] = {}
         for prompt in prompts:
             place.setdefault(prompt.token_ids, len(place))
-        kvs, last = self._encode(list(place))
+        spans, last = self._encode(list(place))
         which = [place[prompt.token_ids] for prompt in prompts]
-        self._cache.admit([kvs[i] for i in which], repeats)
+        self._cache.admit([spans[i] for i in which], repeats)
         logits = self._decoder.logits(last)
         rows = torch.tensor(which).repeat_interleave(torch.tensor(repeats))
         return logits[rows.to(logits.device)]
 
-    def _encode(self, rows: Sequence[tuple[int, ...]]) -> tuple[list[Tensor], Tensor]:
+    def _encode(self, rows: Sequence[tuple[int, ...]]) -> tuple[list[Span], Tensor]:
         """Keys and values of each row, and the hidden states after their last tokens."""
-        kvs: list[Tensor] = []
+        spans: list[Span] = []
         last: list[Tensor] = []
         for chunk in chunks([len(row) for row in rows], _ENCODE_TOKENS):
             some = [rows[i] for i in chunk]
             pasts = [self._prefixes.lookup(row) for row in some]
-            reused = [0 if past is None else past.shape[3] for past in pasts]
+            reused = [0 if past is None else past.length for past in pasts]
             encoded = self._decoder.encode(
                 [row[start:] for row, start in zip(some, reused, strict=True)], pasts)
             self._counters.reused_tokens += sum(reused)
             self._counters.encoded_tokens += sum(map(len, some)) - sum(reused)
             for p, (row, start) in enumerate(zip(some, reused, strict=True)):
                 last.append(encoded.hidden[p, len(row) - start - 1])
-                kvs.append(encoded.kvs[p])
-                self._prefixes.insert(row, encoded.kvs[p].clone)
-        return kvs, torch.stack(last)
+                spans.append(encoded.spans[p])
+                self._prefixes.insert(row, encoded.spans[p].copy)
+        return spans, torch.stack(last)
 
     def step(self, token_ids: Tensor) -> Tensor:
         """Feed every row its last token; return (R, vocabulary) logits."""

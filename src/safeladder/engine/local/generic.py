@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from safeladder.engine.local.kv import PrefixCache
+from safeladder.engine.local.kv import PrefixCache, Span
 from safeladder.engine.local.media import ExpandedRow, collate, expand_row
 from safeladder.engine.local.models import LoadedModel
 from safeladder.engine.local.runner import Counters, PromptInput, chunks, token_logprobs
@@ -128,7 +128,7 @@ class GenericRunner:
 
     def _admit_text(self, prompts: Sequence[tuple[int, ...]]) -> Tensor:
         pasts = [self._prefixes.lookup(prompt) for prompt in prompts]
-        reused = [0 if past is None else past.shape[3] for past in pasts]
+        reused = [0 if past is None else past.length for past in pasts]
         fresh = [prompt[start:] for prompt, start in zip(prompts, reused, strict=True)]
         self._counters.reused_tokens += sum(reused)
         self._counters.encoded_tokens += sum(map(len, fresh))
@@ -193,19 +193,21 @@ class GenericRunner:
                 and len({layer.keys.shape for layer in layers}
                         | {layer.values.shape for layer in layers}) == 1)
 
-    def _row(self, row: int, length: int) -> Tensor:
+    def _row(self, row: int, length: int) -> Span:
         columns = self._mask[row, : self._cache.get_seq_length()].nonzero()[:length, 0]
-        layers = [torch.stack((layer.keys[row], layer.values[row])) for layer in self._cache.layers]
-        return torch.stack(layers)[:, :, :, columns]
+        layers = self._cache.layers
+        return Span(torch.stack([layer.keys[row, :, columns] for layer in layers]),
+                    torch.stack([layer.values[row, :, columns] for layer in layers]))
 
-    def _padded_cache(self, pasts: Sequence[Tensor | None], length: int) -> Any:
+    def _padded_cache(self, pasts: Sequence[Span | None], length: int) -> Any:
         """A cache of ``length`` positions in which every row's cached prefix stands at the end."""
         from transformers import DynamicCache
 
         some = next(past for past in pasts if past is not None)
-        num_layers, _, num_heads, _, head_dim = some.shape
-        padded = some.new_zeros(num_layers, 2, len(pasts), num_heads, length, head_dim)
+        num_layers, num_heads, _, head_dim = some.keys.shape
+        padded = some.keys.new_zeros(num_layers, 2, len(pasts), num_heads, length, head_dim)
         for p, past in enumerate(pasts):
             if past is not None:
-                padded[:, :, p, :, length - past.shape[3]:] = past
+                padded[:, 0, p, :, length - past.length:] = past.keys
+                padded[:, 1, p, :, length - past.length:] = past.values
         return DynamicCache([(layer[0], layer[1]) for layer in padded.unbind(0)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,26 +14,59 @@ _BLOCK = 16
 _HASH_BASE, _HASH_MODULUS = 1_000_003, (1 << 61) - 1
 
 
+class Span(NamedTuple):
+    """Keys and values of consecutive positions of one sequence, (L, K, length, D) each."""
+
+    keys: Tensor
+    values: Tensor
+
+    @property
+    def length(self) -> int:
+        """Number of positions."""
+        return self.values.shape[2]
+
+    def first(self, length: int) -> Span:
+        """The first positions, not copied."""
+        return Span(self.keys[:, :, :length], self.values[:, :, :length])
+
+    def copy(self) -> Span:
+        """A copy; keys keep the order of their strides."""
+        keys = self.keys
+        if keys.stride(3) > keys.stride(2):
+            keys = keys.mT.clone(memory_format=torch.contiguous_format).mT
+        else:
+            keys = keys.clone(memory_format=torch.contiguous_format)
+        return Span(keys, self.values.clone(memory_format=torch.contiguous_format))
+
+
 class KVCache:
     """Keys and values of a batch of rows that grow together, one column per step.
 
     All rows end at the same column ``end``; row r starts at ``starts[r]``, and ``bias`` hides the
     columns before it. So a step writes one column for the whole batch and the mask never changes
-    while a row lives. Rows are dropped by moving the last rows into their places; the buffer
-    doubles when it is full, and slides back to column 0 when its left part is no longer used.
+    while a row lives. Rows are dropped by moving the last rows into their places; the buffers
+    double when they are full, and slide back to column 0 when their left part is no longer used.
 
     Shapes: L layers, R rows, K key-value heads, C columns, D head size.
+
+    Args:
+        num_layers: L.
+        num_kv_heads: K.
+        head_dim: D.
+        like: a tensor with the dtype and device wanted.
+        transposed_keys: store keys as (..., D, C), which vectorises over columns. Only strides
+            differ: :attr:`keys` is (L, R, K, C, D) all the same.
     """
 
     def __init__(
-        self, num_layers: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype,
-        device: torch.device,
+        self, num_layers: int, num_kv_heads: int, head_dim: int, like: Tensor,
+        transposed_keys: bool = False,
     ) -> None:
         self._dims = (num_layers, num_kv_heads, head_dim)
-        self.buffer = torch.empty(num_layers, 2, 0, num_kv_heads, 0, head_dim,
-                                  dtype=dtype, device=device)
-        self.bias = torch.empty(0, 0, dtype=dtype, device=device)
-        self.starts = torch.empty(0, dtype=torch.int64, device=device)
+        self.transposed_keys = transposed_keys
+        self.keys, self.values = self._buffers(like, 0, 0)
+        self.bias = like.new_empty(0, 0)
+        self.starts = like.new_empty(0, dtype=torch.int64)
         self.num_rows = 0
         self.begin = 0
         """First column any row uses."""
@@ -40,20 +74,22 @@ class KVCache:
         """One past the last written column."""
 
     @property
-    def device(self) -> torch.device:
-        """Where the buffer is."""
-        return self.buffer.device
+    def columns(self) -> int:
+        """Allocated columns."""
+        return self.bias.shape[1]
 
-    def admit(self, kvs: Sequence[Tensor], repeats: Sequence[int]) -> None:
-        """Append rows: ``repeats[i]`` copies of ``kvs[i]``, each (L, 2, K, length, D)."""
-        end = max(kv.shape[3] for kv in kvs)
+    def admit(self, spans: Sequence[Span], repeats: Sequence[int]) -> None:
+        """Append ``repeats[i]`` rows that begin with ``spans[i]``."""
+        end = max(span.length for span in spans)
         # The slack lets prompts that are somewhat longer than these be admitted later.
         end = max(self.end, end) if self.num_rows else _round_up(end, 4 * _BLOCK)
         self._make_room(self.num_rows + sum(repeats), end)
-        for kv, count in zip(kvs, repeats, strict=True):
+        for span, count in zip(spans, repeats, strict=True):
             rows = slice(self.num_rows, self.num_rows + count)
-            start = end - kv.shape[3]
-            self.buffer[:, :, rows, :, start:end] = kv[:, :, None]
+            start = end - span.length
+            keys = span.keys.mT.contiguous().mT if self.transposed_keys else span.keys
+            self.keys[:, rows, :, start:end] = keys[:, None]
+            self.values[:, rows, :, start:end] = span.values[:, None]
             self.bias[rows, :start] = float("-inf")
             self.bias[rows, start:] = 0
             self.starts[rows] = start
@@ -62,28 +98,29 @@ class KVCache:
 
     def extend(self) -> Tensor:
         """Open one more column for every row; return the rows' positions in it, (R,)."""
-        used, columns = self.end - self.begin, self.bias.shape[1]
+        used, columns = self.end - self.begin, self.columns
         if self.end == columns:
             # Sliding within a buffer that is more than half full would soon be needed again.
-            self._move(self.bias.shape[0], columns if 2 * used <= columns else 2 * columns, used)
+            self._move(len(self.starts), columns if 2 * used <= columns else 2 * columns, used)
         self.end += 1
         return (self.end - 1) - self.starts[: self.num_rows]
 
-    def write(self, layer: int, key_value: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        """Write the open column, ``key_value`` (2, r, K, D); return the keys and values so far."""
-        span = self.buffer[layer, :, rows]
-        span[:, :, :, self.end - 1] = key_value
-        window = span[:, :, :, self.begin:self.end]
-        return window[0], window[1]
+    def write(self, layer: int, key: Tensor, value: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """Write the open column, (r, K, D) each; return the keys and values of the window."""
+        keys, values = self.keys[layer, rows], self.values[layer, rows]
+        keys[:, :, self.end - 1] = key
+        values[:, :, self.end - 1] = value
+        return keys[:, :, self.begin:self.end], values[:, :, self.begin:self.end]
 
     def mask(self, rows: slice) -> Tensor:
         """Additive mask over the window, (r, 1, 1, columns)."""
         return self.bias[rows, None, None, self.begin:self.end]
 
-    def row(self, index: int, length: int) -> Tensor:
-        """A copy of the first ``length`` positions of a row, (L, 2, K, length, D)."""
+    def row(self, index: int, length: int) -> Span:
+        """A copy of the first ``length`` positions of a row."""
         start = int(self.starts[index])
-        return self.buffer[:, :, index, :, start:start + length].clone()
+        columns = slice(start, start + length)
+        return Span(self.keys[:, index, :, columns], self.values[:, index, :, columns]).copy()
 
     def drop(self, finished: Sequence[int]) -> list[int]:
         """Remove rows; return the old index of each row that is left, in its new order."""
@@ -94,11 +131,12 @@ class KVCache:
         movers = [r for r in range(kept, self.num_rows) if r not in gone]
         for hole, mover in zip(holes, movers, strict=True):
             order[hole] = mover
-        if holes and kept:
-            source = torch.tensor(movers, device=self.device)
-            target = torch.tensor(holes, device=self.device)
-            window = self.buffer[..., self.begin:self.end, :]
-            window[:, :, target] = window[:, :, source]
+        if holes:
+            source = torch.tensor(movers, device=self.starts.device)
+            target = torch.tensor(holes, device=self.starts.device)
+            for buffer in (self.keys, self.values):
+                window = buffer[:, :, :, self.begin:self.end]
+                window[:, target] = window[:, source]
             self.bias[target] = self.bias[source]
             self.starts[target] = self.starts[source]
         self.num_rows = kept
@@ -119,21 +157,26 @@ class KVCache:
             self._move(capacity, columns, end)
 
     def _move(self, capacity: int, columns: int, end: int) -> None:
-        """Copy the live columns to a fresh buffer in which they end at ``end``.
-
-        Zeros, not arbitrary memory: a hidden column must be finite (0 * NaN is NaN).
-        """
-        num_layers, num_kv_heads, head_dim = self._dims
-        fresh = self.buffer.new_zeros(num_layers, 2, capacity, num_kv_heads, columns, head_dim)
+        """Copy the live columns to fresh buffers in which they end at ``end``."""
+        keys, values = self._buffers(self.values, capacity, columns)
         bias = self.bias.new_zeros(capacity, columns)
         starts = self.starts.new_zeros(capacity)
         live, begin = slice(0, self.num_rows), end - (self.end - self.begin)
-        fresh[:, :, live, :, begin:end] = self.buffer[:, :, live, :, self.begin:self.end]
+        for fresh, old in ((keys, self.keys), (values, self.values)):
+            fresh[:, live, :, begin:end] = old[:, live, :, self.begin:self.end]
         bias[live, :begin] = float("-inf")
         bias[live, begin:end] = self.bias[live, self.begin:self.end]
         starts[live] = self.starts[live] + (end - self.end)
-        self.buffer, self.bias, self.starts = fresh, bias, starts
+        self.keys, self.values, self.bias, self.starts = keys, values, bias, starts
         self.begin, self.end = begin, end
+
+    def _buffers(self, like: Tensor, capacity: int, columns: int) -> tuple[Tensor, Tensor]:
+        """Zeros, not arbitrary memory: a hidden column must be finite (0 * NaN is NaN)."""
+        num_layers, num_kv_heads, head_dim = self._dims
+        values = like.new_zeros(num_layers, capacity, num_kv_heads, columns, head_dim)
+        if not self.transposed_keys:
+            return torch.zeros_like(values), values
+        return like.new_zeros(num_layers, capacity, num_kv_heads, head_dim, columns).mT, values
 
 
 def _round_up(value: int, step: int) -> int:
@@ -143,7 +186,7 @@ def _round_up(value: int, step: int) -> int:
 @dataclass
 class _Entry:
     tokens: tuple[int, ...]
-    kv: Tensor
+    span: Span
     keys: list[Hashable] = field(default_factory=list)
 
 
@@ -161,8 +204,8 @@ class PrefixCache:
         self._entries: OrderedDict[tuple[int, ...], _Entry] = OrderedDict()
         self._index: dict[Hashable, _Entry] = {}
 
-    def insert(self, tokens: tuple[int, ...], make: Callable[[], Tensor]) -> None:
-        """Remember the tensor that ``make`` returns, (L, 2, K, T, D), of ``tokens`` (T,).
+    def insert(self, tokens: tuple[int, ...], make: Callable[[], Span]) -> None:
+        """Remember the span that ``make`` returns, of ``tokens``.
 
         It is kept, not copied. Sequences of fewer than 16 tokens are cheaper to encode again.
         """
@@ -181,7 +224,7 @@ class PrefixCache:
         while self.num_tokens > self.max_tokens:
             self._evict()
 
-    def lookup(self, tokens: Sequence[int]) -> Tensor | None:
+    def lookup(self, tokens: Sequence[int]) -> Span | None:
         """Keys and values of the longest known proper prefix of ``tokens``, if any.
 
         At least one token is always left to encode: its logits are what sampling starts from.
@@ -195,7 +238,7 @@ class PrefixCache:
             while length < min(len(key), len(entry.tokens)) and key[length] == entry.tokens[length]:
                 length += 1
             self._entries.move_to_end(entry.tokens)
-            return entry.kv[:, :, :, :length]
+            return entry.span.first(length)
         return None
 
     def clear(self) -> None:
