@@ -155,7 +155,8 @@ def check_failures(groups_P: Sequence[Group], policy: VerifyPolicy) -> None:
     """
     failed = [t for group in groups_P for t in group.trajectories if t.status.is_error]
     total = sum(len(group.trajectories) for group in groups_P)
-    if len(failed) >= policy.min_abstentions and len(failed) > policy.max_abstentions * total:
+    many = len(failed) >= policy.min_abstentions and len(failed) > policy.max_abstentions * total
+    if many or (failed and len(failed) == total):
         raise TooManyAbstentions(
             f"{len(failed)} of {total} rollouts failed, more than verify.max_abstentions "
             f"({policy.max_abstentions:g}) allows; the first: {failed[0].status}: "

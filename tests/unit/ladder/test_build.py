@@ -20,9 +20,11 @@ def groups(failed, total):
 def test_failed_rollouts_stop_a_run_above_the_share_allowed():
     policy = VerifyPolicy(max_abstentions=0.1, min_abstentions=8)
     check_failures(groups(10, 100), policy)
-    check_failures(groups(7, 7), policy)
-    with pytest.raises(TooManyAbstentions, match="11 of 100 rollouts failed.*gone"):
+    check_failures(groups(7, 20), policy)
+    with pytest.raises(TooManyAbstentions, match=r"11 of 100 rollouts failed.*gone"):
         check_failures(groups(11, 100), policy)
+    with pytest.raises(TooManyAbstentions, match="4 of 4"):
+        check_failures(groups(4, 4), policy)
 
 
 def test_shipped_recipes_are_valid():
