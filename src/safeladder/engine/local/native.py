@@ -112,33 +112,39 @@ class Kernels:
 @functools.cache
 def kernels() -> Kernels | None:
     """The compiled functions; None where they are switched off or cannot be compiled."""
+    path = compiled(_SOURCE)
+    return None if path is None else Kernels(path)
+
+
+def compiled(source: Path) -> Path | None:
+    """The library made of one C file; None where that is switched off or impossible."""
     if os.environ.get("SAFELADDER_NATIVE") == "0":
         return None
     compiler = os.environ.get("CC") or shutil.which("cc")
     if compiler is None:
-        _logger.info("no C compiler (cc): decode steps use torch operators, which are slower")
+        _logger.info("no C compiler (cc): torch operators do its work, which is slower")
         return None
     try:
-        return Kernels(_library(compiler))
+        return _library(source, compiler)
     except (OSError, subprocess.CalledProcessError) as error:
-        _logger.warning("cannot compile %s (%s): decode steps use torch operators, which are "
-                        "slower; SAFELADDER_NATIVE=0 silences this", _SOURCE.name, error)
+        _logger.warning("cannot compile %s (%s): torch operators do its work, which is slower; "
+                        "SAFELADDER_NATIVE=0 silences this", source.name, error)
         return None
 
 
-def _library(compiler: str) -> Path:
-    """Compile the source unless it was before, for this compiler and this processor."""
+def _library(source: Path, compiler: str) -> Path:
+    """Compile a source unless it was before, for this compiler and this processor."""
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
     key = hashlib.sha256(b"\0".join((
-        _SOURCE.read_bytes(), version, _processor().encode(), repr(_FLAGS).encode(),
+        source.read_bytes(), version, _processor().encode(), repr(_FLAGS).encode(),
         repr(_MACHINE_FLAGS).encode()))).hexdigest()[:16]
-    library = _cache_folder() / f"native-{key}.so"
+    library = _cache_folder() / f"{source.stem}-{key}.so"
     if library.exists():
         return library
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         made = Path(folder) / library.name
         for flags in _MACHINE_FLAGS:
-            command = [compiler, *_FLAGS, *flags, "-o", str(made), str(_SOURCE), "-lm"]
+            command = [compiler, *_FLAGS, *flags, "-o", str(made), str(source), "-lm"]
             result = subprocess.run(command, capture_output=True, check=False)
             if result.returncode == 0:
                 break
