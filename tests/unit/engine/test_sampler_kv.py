@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from safeladder.engine.local.kv import KVCache, PrefixCache, Span
 
 
-def fresh_cache(transposed_keys: bool = False) -> KVCache:
-    return KVCache(num_layers=2, num_kv_heads=1, head_dim=2, like=torch.zeros(0),
-                   transposed_keys=transposed_keys)
+def fresh_cache() -> KVCache:
+    return KVCache(num_layers=2, num_kv_heads=1, head_dim=2, like=torch.zeros(0))
 
 
 def marked(values: list[int]) -> Span:
@@ -31,15 +30,13 @@ def contents(cache: KVCache, row: int) -> list[int]:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.booleans(), st.lists(st.one_of(
+@given(st.lists(st.one_of(
     st.tuples(st.just("admit"), st.lists(st.integers(1, 90), min_size=1, max_size=3)),
     st.tuples(st.just("step"), st.integers(1, 60)),
     st.tuples(st.just("drop"), st.lists(st.integers(0, 11), min_size=1, max_size=4)),
 ), max_size=12))
-def test_rows_keep_their_contents_whatever_happens_around_them(
-    transposed_keys: bool, actions: list[object],
-) -> None:
-    cache, rows, mark = fresh_cache(transposed_keys), list[list[int]](), 0
+def test_rows_keep_their_contents_whatever_happens_around_them(actions: list[object]) -> None:
+    cache, rows, mark = fresh_cache(), list[list[int]](), 0
     for action, argument in actions:  # type: ignore[misc]  # tuples of the strategy above
         if action == "admit":
             new = [[mark := mark + 1 for _ in range(length)] for length in argument]

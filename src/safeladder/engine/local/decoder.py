@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from torch.nn import functional
 from safeladder.engine.local.families import Affine, DecoderSpec, LayerSpec
 from safeladder.engine.local.kv import KVCache, Span
 from safeladder.engine.local.native import MAX_HEAD_DIM, HeadShape, Kernels, kernels
+from safeladder.engine.local.workers import row_shares, run_parallel
 
 _PACKED_LIMIT = 64_000_000
 """Parameters up to which weights are copied into the layout that is fastest for small models."""
@@ -89,13 +91,12 @@ class FastDecoder:
             self._cos, self._sin = self._rotation_table(256)
         self._kernels = kernels() if _native_can(spec) else None
         self.use_native = self._kernels is not None
-        """Compute steps with compiled code. May be switched off before the first cache is made."""
+        """Compute steps with compiled code; may be switched off."""
 
     def new_cache(self) -> KVCache:
         """An empty cache of this decoder's shape."""
         spec = self.spec
-        return KVCache(len(spec.layers), spec.num_kv_heads, spec.head_dim, like=self._norm,
-                       transposed_keys=self.use_native)
+        return KVCache(len(spec.layers), spec.num_kv_heads, spec.head_dim, like=self._norm)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """fp32 logits (N, vocabulary) of hidden states (N, hidden)."""
@@ -110,10 +111,16 @@ class FastDecoder:
         positions = cache.extend()
         self._ensure_table(cache.end - cache.begin)
         rows = slice(0, cache.num_rows)
-        if self._kernels is not None and cache.transposed_keys:
+        if self._kernels is None or not self.use_native:
+            return self._torch_step(token_ids, positions, cache, rows)
+        parts = row_shares(cache.num_rows, torch.get_num_threads())
+        if len(parts) == 1:
             return self._native_step(self._kernels, token_ids, cache, rows)
-        return self._torch_step(token_ids, positions, cache, rows)
+        return torch.cat(run_parallel([
+            partial(self._native_step, self._kernels, token_ids[part], cache, part)
+            for part in parts]))
 
+    @torch.inference_mode()
     def _native_step(
         self, kernels: Kernels, token_ids: Tensor, cache: KVCache, rows: slice,
     ) -> Tensor:

@@ -30,13 +30,9 @@ class Span(NamedTuple):
         return Span(self.keys[:, :, :length], self.values[:, :, :length])
 
     def copy(self) -> Span:
-        """A copy; keys keep the order of their strides."""
-        keys = self.keys
-        if keys.stride(3) > keys.stride(2):
-            keys = keys.mT.clone(memory_format=torch.contiguous_format).mT
-        else:
-            keys = keys.clone(memory_format=torch.contiguous_format)
-        return Span(keys, self.values.clone(memory_format=torch.contiguous_format))
+        """A copy that does not keep what surrounds these positions in memory."""
+        return Span(self.keys.clone(memory_format=torch.contiguous_format),
+                    self.values.clone(memory_format=torch.contiguous_format))
 
 
 class KVCache:
@@ -54,17 +50,18 @@ class KVCache:
         num_kv_heads: K.
         head_dim: D.
         like: a tensor with the dtype and device wanted.
-        transposed_keys: store keys as (..., D, C), which vectorises over columns. Only strides
-            differ: :attr:`keys` is (L, R, K, C, D) all the same.
+
+    Attributes:
+        keys: (L, R, K, C, D), like ``values``. Zeros, not arbitrary memory, where nothing was
+            written: a hidden column must be finite (0 * NaN is NaN).
     """
 
     def __init__(
         self, num_layers: int, num_kv_heads: int, head_dim: int, like: Tensor,
-        transposed_keys: bool = False,
     ) -> None:
         self._dims = (num_layers, num_kv_heads, head_dim)
-        self.transposed_keys = transposed_keys
-        self.keys, self.values = self._buffers(like, 0, 0)
+        self.keys = self._buffer(like, 0, 0)
+        self.values = self._buffer(like, 0, 0)
         self.bias = like.new_empty(0, 0)
         self.starts = like.new_empty(0, dtype=torch.int64)
         self.num_rows = 0
@@ -87,8 +84,7 @@ class KVCache:
         for span, count in zip(spans, repeats, strict=True):
             rows = slice(self.num_rows, self.num_rows + count)
             start = end - span.length
-            keys = span.keys.mT.contiguous().mT if self.transposed_keys else span.keys
-            self.keys[:, rows, :, start:end] = keys[:, None]
+            self.keys[:, rows, :, start:end] = span.keys[:, None]
             self.values[:, rows, :, start:end] = span.values[:, None]
             self.bias[rows, :start] = float("-inf")
             self.bias[rows, start:] = 0
@@ -158,7 +154,8 @@ class KVCache:
 
     def _move(self, capacity: int, columns: int, end: int) -> None:
         """Copy the live columns to fresh buffers in which they end at ``end``."""
-        keys, values = self._buffers(self.values, capacity, columns)
+        keys = self._buffer(self.keys, capacity, columns)
+        values = self._buffer(self.values, capacity, columns)
         bias = self.bias.new_zeros(capacity, columns)
         starts = self.starts.new_zeros(capacity)
         live, begin = slice(0, self.num_rows), end - (self.end - self.begin)
@@ -170,13 +167,9 @@ class KVCache:
         self.keys, self.values, self.bias, self.starts = keys, values, bias, starts
         self.begin, self.end = begin, end
 
-    def _buffers(self, like: Tensor, capacity: int, columns: int) -> tuple[Tensor, Tensor]:
-        """Zeros, not arbitrary memory: a hidden column must be finite (0 * NaN is NaN)."""
+    def _buffer(self, like: Tensor, capacity: int, columns: int) -> Tensor:
         num_layers, num_kv_heads, head_dim = self._dims
-        values = like.new_zeros(num_layers, capacity, num_kv_heads, columns, head_dim)
-        if not self.transposed_keys:
-            return torch.zeros_like(values), values
-        return like.new_zeros(num_layers, capacity, num_kv_heads, head_dim, columns).mT, values
+        return like.new_zeros(num_layers, capacity, num_kv_heads, columns, head_dim)
 
 
 def _round_up(value: int, step: int) -> int:

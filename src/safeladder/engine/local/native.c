@@ -88,48 +88,24 @@ static inline void norm_and_rotate(const float *restrict x, const float *restric
     for (int64_t i = half; i < dim; i++) out[i] = y[i] * cos[i] + y[i - half] * sin[i];
 }
 
-/* Scores of a pair of queries (or of one, twice) with `tiles` * LANES keys from column `s` on.
- * keys are (dim, columns): a vector holds one coordinate of LANES keys. */
-static inline __attribute__((always_inline)) void score_tiles(
-        const float *restrict q0, const float *restrict q1, const float *restrict keys,
-        int64_t stride, int64_t s, const int tiles, const int64_t dim,
-        float *restrict to0, float *restrict to1) {
-    vec a[4], b[4];
-    for (int t = 0; t < tiles; t++) a[t] = b[t] = (vec){0};
-    for (int64_t d = 0; d < dim; d++) {
-        const float *restrict row = keys + d * stride + s;
-        for (int t = 0; t < tiles; t++) {
-            vec k = load(row + t * LANES);
-            a[t] += q0[d] * k;
-            b[t] += q1[d] * k;
-        }
-    }
-    for (int t = 0; t < tiles; t++) {
-        store(to0 + s + t * LANES, a[t]);
-        store(to1 + s + t * LANES, b[t]);
-    }
+#define LINE (64 / (int64_t)sizeof(float))
+
+static inline __attribute__((always_inline)) void prefetch(const float *from, const int64_t dim) {
+    for (int64_t d = 0; d < dim; d += LINE) __builtin_prefetch(from + d);
 }
 
+/* Scores of a pair of queries with `length` keys (length, dim). The values at the same positions
+ * are fetched meanwhile: most of the time here is waiting for memory. */
 static inline __attribute__((always_inline)) void score_pair(
         const float *restrict q0, const float *restrict q1, const float *restrict keys,
-        int64_t stride, int64_t length, const int64_t dim,
+        const float *values, int64_t length, const int64_t dim,
         float *restrict to0, float *restrict to1) {
-    int64_t s = 0;
-    for (; s + 4 * LANES <= length; s += 4 * LANES)
-        score_tiles(q0, q1, keys, stride, s, 4, dim, to0, to1);
-    for (; s + LANES <= length; s += LANES)
-        score_tiles(q0, q1, keys, stride, s, 1, dim, to0, to1);
-    if (s == length) return;
-    if (length >= LANES) { /* the last tile overlaps the one before it */
-        score_tiles(q0, q1, keys, stride, length - LANES, 1, dim, to0, to1);
-        return;
-    }
-    for (; s < length; s++) {
+    for (int64_t s = 0; s < length; s++) {
+        const float *restrict key = keys + s * dim;
         float a = 0.0f, b = 0.0f;
-        for (int64_t d = 0; d < dim; d++) {
-            a += q0[d] * keys[d * stride + s];
-            b += q1[d] * keys[d * stride + s];
-        }
+        prefetch(values + s * dim, dim);
+        for (int64_t d = 0; d < dim; d++) a += q0[d] * key[d];
+        for (int64_t d = 0; d < dim; d++) b += q1[d] * key[d];
         to0[s] = a;
         to1[s] = b;
     }
@@ -149,14 +125,16 @@ static inline void softmax(float *restrict row, int64_t length, int64_t padded) 
     for (int64_t s = 0; s < padded; s++) row[s] *= inverse;
 }
 
-/* Weighted sums of the values for a pair of queries. */
+/* Weighted sums of the values for a pair of queries; `next` is fetched meanwhile. */
 static inline __attribute__((always_inline)) void mix_pair(
         const float *restrict p0, const float *restrict p1, const float *restrict values,
-        int64_t length, const int64_t dim, float *restrict to0, float *restrict to1) {
+        const float *next, int64_t length, const int64_t dim,
+        float *restrict to0, float *restrict to1) {
     int64_t d = 0;
     for (; d + 2 * LANES <= dim; d += 2 * LANES) {
         vec a0 = {0}, a1 = {0}, b0 = {0}, b1 = {0};
         for (int64_t s = 0; s < length; s++) {
+            prefetch(next + s * dim + d, 2 * LANES);
             vec v0 = load(values + s * dim + d), v1 = load(values + s * dim + d + LANES);
             a0 += p0[s] * v0;
             a1 += p0[s] * v1;
@@ -180,20 +158,21 @@ static inline __attribute__((always_inline)) void mix_pair(
     memcpy(to1 + d, b, (size_t)(dim - d) * sizeof(float));
 }
 
-/* Attention of `groups` queries over the same keys (dim, columns) and values (columns, dim). */
+/* Attention of `groups` queries over the same keys and values (length, dim). `next` are the keys
+ * that will be read after these. */
 static inline __attribute__((always_inline)) void attend_head(
-        const float *restrict q, const float *restrict keys, int64_t stride,
-        const float *restrict values, int64_t length, int64_t groups, const int64_t dim,
+        const float *restrict q, const float *restrict keys, const float *restrict values,
+        const float *next, int64_t length, int64_t groups, const int64_t dim,
         float *restrict scores, float *restrict out) {
     int64_t padded = (length + LANES - 1) / LANES * LANES;
     for (int64_t g = 0; g < groups; g += 2) {
         /* an odd last query is its own partner */
         int64_t other = g + 1 < groups ? g + 1 : g;
         float *s0 = scores, *s1 = scores + (other - g) * padded;
-        score_pair(q + g * dim, q + other * dim, keys, stride, length, dim, s0, s1);
+        score_pair(q + g * dim, q + other * dim, keys, values, length, dim, s0, s1);
         softmax(s0, length, padded);
         if (other > g) softmax(s1, length, padded);
-        mix_pair(s0, s1, values, length, dim, out + g * dim, out + other * dim);
+        mix_pair(s0, s1, values, next, length, dim, out + g * dim, out + other * dim);
     }
 }
 
@@ -208,9 +187,9 @@ typedef struct {
  * column, attend from each row's first column to the open one.
  *
  * qkv (rows, heads + 2 * kv_heads, dim); qk_weight (heads + kv_heads, dim) or NULL; cos and sin
- * (positions, dim); starts (rows,); keys (rows, kv_heads, dim, columns) and values (rows,
- * kv_heads, columns, dim); out (rows, heads, dim). dim is even and at most 512;
- * scratch has room for (heads / kv_heads + 1) * dim + 2 * (columns + LANES) floats.
+ * (positions, dim); starts (rows,); keys and values (rows, kv_heads, columns, dim); out (rows,
+ * heads, dim). dim is even and at most 512; scratch has room for (heads / kv_heads) * dim +
+ * 2 * (columns + LANES) floats.
  */
 void safeladder_attend(const safeladder_shape *shape, const float *restrict qkv,
                        const float *restrict qk_weight, const float *restrict cos,
@@ -218,37 +197,35 @@ void safeladder_attend(const safeladder_shape *shape, const float *restrict qkv,
                        float *restrict keys, float *restrict values, float *restrict scratch,
                        float *restrict out) {
     const int64_t dim = shape->dim, heads = shape->heads, kv_heads = shape->kv_heads;
-    const int64_t groups = heads / kv_heads, open = shape->end - 1, columns = shape->columns;
-    const int64_t head_size = dim * columns;
-    float *q = scratch, *rotated = q + groups * dim, *scores = rotated + dim;
-    for (int64_t r = 0; r < shape->rows; r++) {
+    const int64_t groups = heads / kv_heads, open = shape->end - 1;
+    const int64_t head_size = dim * shape->columns, num_heads = shape->rows * kv_heads;
+    float *q = scratch, *scores = q + groups * dim;
+    for (int64_t i = 0; i < num_heads; i++) {
+        const int64_t r = i / kv_heads, h = i % kv_heads;
         const int64_t start = starts[r], position = open - start, length = position + 1;
         const float *row = qkv + r * (heads + 2 * kv_heads) * dim;
         const float *row_cos = cos + position * dim, *row_sin = sin + position * dim;
-        for (int64_t h = 0; h < kv_heads; h++) {
-            float *k_head = keys + (r * kv_heads + h) * head_size;
-            float *v_head = values + (r * kv_heads + h) * head_size;
-            norm_and_rotate(row + (heads + h) * dim,
-                            qk_weight ? qk_weight + (heads + h) * dim : 0,
-                            row_cos, row_sin, 1.0f, shape->eps, dim, rotated);
-            for (int64_t d = 0; d < dim; d++) k_head[d * columns + open] = rotated[d];
-            memcpy(v_head + open * dim, row + (heads + kv_heads + h) * dim,
-                   (size_t)dim * sizeof(float));
-            for (int64_t g = 0; g < groups; g++) {
-                int64_t head = h * groups + g;
-                norm_and_rotate(row + head * dim, qk_weight ? qk_weight + head * dim : 0,
-                                row_cos, row_sin, shape->scaling, shape->eps, dim, q + g * dim);
-            }
-            const float *k = k_head + start, *v = v_head + start * dim;
-            float *to = out + (r * heads + h * groups) * dim;
-            /* constant sizes let the compiler unroll */
-            if (dim == 32 && groups == 2)
-                attend_head(q, k, columns, v, length, 2, 32, scores, to);
-            else if (dim == 32) attend_head(q, k, columns, v, length, groups, 32, scores, to);
-            else if (dim == 24) attend_head(q, k, columns, v, length, groups, 24, scores, to);
-            else if (dim == 64) attend_head(q, k, columns, v, length, groups, 64, scores, to);
-            else if (dim == 128) attend_head(q, k, columns, v, length, groups, 128, scores, to);
-            else attend_head(q, k, columns, v, length, groups, dim, scores, to);
+        float *k_head = keys + i * head_size, *v_head = values + i * head_size;
+        norm_and_rotate(row + (heads + h) * dim, qk_weight ? qk_weight + (heads + h) * dim : 0,
+                        row_cos, row_sin, 1.0f, shape->eps, dim, k_head + open * dim);
+        memcpy(v_head + open * dim, row + (heads + kv_heads + h) * dim,
+               (size_t)dim * sizeof(float));
+        for (int64_t g = 0; g < groups; g++) {
+            int64_t head = h * groups + g;
+            norm_and_rotate(row + head * dim, qk_weight ? qk_weight + head * dim : 0,
+                            row_cos, row_sin, shape->scaling, shape->eps, dim, q + g * dim);
         }
+        const float *k = k_head + start * dim, *v = v_head + start * dim;
+        const float *next = i + 1 < num_heads
+            ? keys + (i + 1) * head_size + starts[(i + 1) / kv_heads] * dim : k;
+        float *to = out + (r * heads + h * groups) * dim;
+        /* constant sizes let the compiler unroll */
+        if (dim == 32 && groups == 2)
+            attend_head(q, k, v, next, length, 2, 32, scores, to);
+        else if (dim == 32) attend_head(q, k, v, next, length, groups, 32, scores, to);
+        else if (dim == 24) attend_head(q, k, v, next, length, groups, 24, scores, to);
+        else if (dim == 64) attend_head(q, k, v, next, length, groups, 64, scores, to);
+        else if (dim == 128) attend_head(q, k, v, next, length, groups, 128, scores, to);
+        else attend_head(q, k, v, next, length, groups, dim, scores, to);
     }
 }

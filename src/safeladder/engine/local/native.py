@@ -91,9 +91,8 @@ class Kernels:
             qk_norm: (heads + kv_heads, dim) weights of the head norms, if the model has them.
             rotation: cosines and signed sines, (positions, dim) each.
             starts: (N,) first column of each row.
-            keys: (N, kv_heads, columns, dim) with strides of (N, kv_heads, dim, columns);
-                the open column is written.
-            values: (N, kv_heads, columns, dim); the open column is written.
+            keys: (N, kv_heads, columns, dim); the open column is written.
+            values: the same.
             end: one past the open column.
             out: (N, heads * dim).
         """
@@ -101,7 +100,7 @@ class Kernels:
         packed = _Shape(len(qkv), shape.heads, shape.kv_heads, shape.dim, end, columns,
                         shape.eps, shape.scaling)
         groups = shape.heads // shape.kv_heads
-        scratch = qkv.new_empty((groups + 1) * shape.dim + 2 * (columns + 16))
+        scratch = qkv.new_empty(groups * shape.dim + 2 * (columns + 16))
         self._attend(
             ctypes.addressof(packed), qkv.data_ptr(),
             None if qk_norm is None else qk_norm.data_ptr(),
