@@ -6,6 +6,7 @@
 Scores are plain batched products and a softmax whose result is kept for the backward. For rows
 of up to some hundred tokens this takes 0.6 of the time of torch's fused CPU kernel, forward and
 backward together; memory grows with the square of the length, so long rows take another path.
+:mod:`.attention_native` is the same with C between the products.
 
 The query heads of one key-value head stand under each other as rows of one matrix, so that
 grouped-query attention needs neither copies of keys nor a sum over their gradients.
@@ -14,26 +15,54 @@ grouped-query attention needs neither copies of keys nor a sum over their gradie
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from safeladder.engine.local.arena import Arena
 from safeladder.engine.local.batching import PackedBatch, Padding
+from safeladder.engine.local.elementwise import TorchElementwise
+from safeladder.engine.local.native_train import HeadCounts
+
+
+class LayerAttention(Protocol):
+    """The attention of one layer over one micro-batch; keeps what its backward needs."""
+
+    def forward(self, qkv: Tensor) -> Tensor:
+        """(N, (H + 2K) D) projections -> (N or own tokens, H D).
+
+        Queries and keys are normalised where the family does that, and rotated.
+        """
+        ...
+
+    def backward(self, grad: Tensor, grad_gain: Tensor | None) -> Tensor:
+        """Gradient of the result -> gradient of the projections, over all N tokens; that of the
+        heads' gain (H + K, D) is added to ``grad_gain``.
+        """
+        ...
 
 
 @dataclass(frozen=True)
-class HeadCounts:
-    """H query heads, K key-value heads of D dimensions; queries are scaled already."""
+class HeadSettings:
+    """How one layer treats queries and keys."""
 
-    query: int
-    key_value: int
-    dim: int
+    counts: HeadCounts
+    gain: Tensor | None
+    """(H + K, D) of the heads' norm, or None where the family has none."""
+    eps: float
+    rotations: Tensor
+    """(positions, D / 2) complex table."""
+    skip_prefix: bool
+    """Prefixes' own outputs are not needed (the last layer)."""
 
-    @property
-    def width(self) -> int:
-        """Of queries, keys and values of one token side by side: (H + 2K) D."""
-        return (self.query + 2 * self.key_value) * self.dim
+
+@dataclass(frozen=True)
+class _Normed:
+    """x / rms(x) and 1 / rms(x)."""
+
+    hat: Tensor
+    rstd: Tensor
 
 
 @dataclass(frozen=True)
@@ -50,24 +79,28 @@ class _Block:
     """(B, M, L) after the softmax."""
 
 
-class Attention:
-    """The attention of one layer over one micro-batch; keeps what its backward needs.
+class TorchAttention:
+    """Implements :class:`LayerAttention` for any dtype and device.
 
-    ``num_prefix`` is 0 when the prefixes' own outputs are not needed (the last layer).
+    Args:
+        batch: the micro-batch.
+        settings: of the layer.
+        arena: scratch memory; what the backward needs stays on it.
     """
 
-    def __init__(self, batch: PackedBatch, heads: HeadCounts, arena: Arena,
-                 skip_prefix: bool) -> None:
-        self._batch = batch
-        self._heads = heads
-        self._arena = arena
-        self._attend_prefix = batch.num_prefix > 0 and not skip_prefix
+    def __init__(self, batch: PackedBatch, settings: HeadSettings, arena: Arena) -> None:
+        self._batch, self._settings, self._arena = batch, settings, arena
+        self._heads = settings.counts
+        self._rotation = settings.rotations[batch.positions][:, None]
+        self._attend_prefix = batch.num_prefix > 0 and not settings.skip_prefix
+        self._normed: _Normed | None = None
         self._prefix: _Block | None = None
         self._own: _Block | None = None
 
     def forward(self, qkv: Tensor) -> Tensor:
-        """(N, (H + 2K) D) rotated queries and keys, values -> (N or own tokens, H D)."""
+        """See :class:`LayerAttention`; ``qkv`` is overwritten."""
         batch, heads = self._batch, self._heads
+        self._normalize_and_rotate(self._rotated_part(qkv))
         start = batch.num_prefix if not self._attend_prefix else 0
         out = self._arena.empty(len(qkv) - start, heads.query * heads.dim)
         shared = None
@@ -83,8 +116,8 @@ class Attention:
         self._join(self._own, batch.own, out[batch.num_prefix - start :])
         return out
 
-    def backward(self, grad: Tensor) -> Tensor:
-        """Gradient of :meth:`forward`'s result -> gradient of its ``qkv``, over all N tokens."""
+    def backward(self, grad: Tensor, grad_gain: Tensor | None) -> Tensor:
+        """See :class:`LayerAttention`."""
         batch, heads, arena = self._batch, self._heads, self._arena
         assert self._own is not None
         start = batch.num_prefix if not self._attend_prefix else 0
@@ -101,7 +134,35 @@ class Attention:
                 keys, values = keys.add_(more_keys), values.add_(more_values)
             self._merge((queries, keys, values), batch.prefixes, 0, result[: batch.num_prefix])
         arena.release(mark)
+        self._normalize_and_rotate_backward(self._rotated_part(result), grad_gain)
         return result
+
+    # ------------------------------------------------------------------ norm and rotation
+
+    def _rotated_part(self, qkv: Tensor) -> Tensor:
+        """A view (N, H + K, D) of queries and keys."""
+        heads = self._heads
+        width = (heads.query + heads.key_value) * heads.dim
+        return qkv[:, :width].view(len(qkv), -1, heads.dim)
+
+    def _normalize_and_rotate(self, heads: Tensor) -> None:
+        gain = self._settings.gain
+        if gain is not None:
+            hat, rstd = self._arena.empty(*heads.shape), self._arena.empty(*heads.shape[:2])
+            TorchElementwise().normalize(heads, hat, rstd, self._settings.eps)
+            self._normed = _Normed(hat, rstd)
+            torch.mul(hat, gain, out=heads)
+        _as_complex(heads).mul_(self._rotation)
+
+    def _normalize_and_rotate_backward(self, grad: Tensor, grad_gain: Tensor | None) -> None:
+        _as_complex(grad).mul_(self._rotation.conj())
+        gain, normed = self._settings.gain, self._normed
+        if gain is None or normed is None or grad_gain is None:
+            return
+        product = grad * normed.hat
+        grad_gain.add_(product.sum(0))
+        mean = product.mul_(gain).sum(-1, keepdim=True).div_(-grad.shape[-1])
+        grad.mul_(gain).addcmul_(normed.hat, mean).mul_(normed.rstd[..., None])
 
     # ------------------------------------------------------------------ layout
 
@@ -226,3 +287,8 @@ class Attention:
 def _causal(width: int, like: Tensor) -> Tensor:
     """(width, width) 0 on and below the diagonal, -inf above."""
     return torch.full((width, width), -torch.inf, dtype=like.dtype, device=like.device).triu_(1)
+
+
+def _as_complex(heads: Tensor) -> Tensor:
+    """(..., D) -> a complex view (..., D / 2) of neighbouring pairs."""
+    return torch.view_as_complex(heads.view(*heads.shape[:-1], -1, 2))
