@@ -1,11 +1,16 @@
 """The wiring of a climb: too many failed rollouts stop it, shipped recipes are valid."""
 
 
-import pytest
+import re
+from pathlib import Path
 
+import pytest
+import yaml
+
+from safeladder.config import validate
 from safeladder.errors import TooManyAbstentions
 from safeladder.ladder.build import check_failures
-from safeladder.ladder.recipe import load_recipe
+from safeladder.ladder.recipe import Recipe, load_recipe
 from safeladder.types import Group, Prompt, Status, Trajectory
 from safeladder.verifiers import VerifyPolicy
 
@@ -38,3 +43,9 @@ def test_controls_extend_the_climb_and_start_from_its_cold_start():
     assert starts["logic_rl"] == "cot_sft"
     assert all(starts[rung.name] == "cot_sft" for rung in recipe.rungs if rung.baseline)
     assert recipe.rungs[2] == load_recipe("first_climb", []).rungs[2]
+
+
+def test_the_recipe_in_the_readme_is_valid():
+    text = (Path(__file__).parents[3] / "README.md").read_text()
+    block = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert validate(Recipe, yaml.safe_load(block[1]), "README.md").name == "mine"
