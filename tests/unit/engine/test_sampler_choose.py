@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from safeladder.engine.base import SamplingParams
+from safeladder.engine.local import native
 from safeladder.engine.local.choose import ChoiceSettings, Chosen, choose, uniforms
+from safeladder.engine.local.native import Kernels
 from safeladder.errors import SamplingError
 
 # p = 1/2, 1/4, 1/8, 1/16, 1/16 of tokens 3, 0, 4, 1, 2
@@ -17,11 +19,24 @@ LOGITS = torch.tensor([math.log(4), 0.0, 0.0, math.log(8), math.log(2)]) + 7
 PROBABILITIES = [1 / 4, 1 / 16, 1 / 16, 1 / 2, 1 / 8]
 
 
+@pytest.fixture(params=["compiled", "torch"], autouse=True)
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kernels | None:
+    """Every test draws with the compiled code and with torch operators."""
+    found = native.kernels() if request.param == "compiled" else None
+    if request.param == "compiled" and found is None:
+        pytest.skip("no C compiler on this machine")
+    monkeypatch.setitem(globals(), "KERNELS", found)
+    return found
+
+
+KERNELS: Kernels | None = None
+
+
 def draw(uniform: list[float], too_short: tuple[int, ...] = (), **params: object) -> Chosen:
     rows = [SamplingParams(max_tokens=9, **params)] * len(uniform)  # type: ignore[arg-type]
     settings = ChoiceSettings.of(rows, len(LOGITS), torch.device("cpu"))
     return choose(LOGITS.repeat(len(uniform), 1), settings,
-                  torch.tensor(uniform, dtype=torch.float64), too_short)
+                  torch.tensor(uniform, dtype=torch.float64), too_short, KERNELS)
 
 
 def test_a_token_owns_its_share_of_the_unit_interval() -> None:
@@ -83,7 +98,7 @@ def test_a_stop_token_that_holds_all_probability_is_still_not_drawn() -> None:
     logits = torch.tensor([[0.0, 300.0, 0.0]])
     rows = [SamplingParams(max_tokens=2, min_tokens=2, stop_token_ids=(1,))]
     settings = ChoiceSettings.of(rows, 3, torch.device("cpu"))
-    chosen = choose(logits, settings, torch.tensor([0.7], dtype=torch.float64), [0])
+    chosen = choose(logits, settings, torch.tensor([0.7], dtype=torch.float64), [0], KERNELS)
     assert chosen.tokens.tolist() == [2] and chosen.logprobs[0] == -300
 
 
@@ -92,7 +107,7 @@ def test_rows_may_differ_in_every_parameter() -> None:
             SamplingParams(9, top_p=0.5), SamplingParams(9, temperature=0.5)]
     settings = ChoiceSettings.of(rows, len(LOGITS), torch.device("cpu"))
     uniform = torch.full((5,), 0.99, dtype=torch.float64)
-    mixed = choose(LOGITS.repeat(5, 1), settings, uniform)
+    mixed = choose(LOGITS.repeat(5, 1), settings, uniform, (), KERNELS)
     assert mixed.tokens.tolist() == [4, 3, 3, 3, 4]
     np.testing.assert_allclose(
         mixed.logprobs, np.log([1 / 8, 1 / 2, 1 / 2, 1 / 2, 4 / 86]), rtol=1e-5)
@@ -102,13 +117,30 @@ def test_the_largest_uniform_never_draws_an_impossible_token() -> None:
     logits = torch.tensor([[0.0, 0.0, float("-inf"), float("-inf")]])
     settings = ChoiceSettings.of([SamplingParams(1)], 4, torch.device("cpu"))
     largest = torch.tensor([np.nextafter(1.0, 0.0)], dtype=torch.float64)
-    assert choose(logits, settings, largest).tokens.tolist() == [1]
+    assert choose(logits, settings, largest, (), KERNELS).tokens.tolist() == [1]
 
 
-def test_logits_that_are_not_finite_are_an_error() -> None:
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_an_error(bad: float) -> None:
     settings = ChoiceSettings.of([SamplingParams(1)], 2, torch.device("cpu"))
     with pytest.raises(SamplingError, match="not finite"):
-        choose(torch.tensor([[0.0, float("nan")]]), settings, torch.zeros(1, dtype=torch.float64))
+        choose(torch.tensor([[0.0, bad]]), settings, torch.zeros(1, dtype=torch.float64), (),
+               KERNELS)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.6, 1.0, 3.0])
+def test_compiled_and_torch_draws_are_the_same(
+    temperature: float, kernels: Kernels | None,
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    logits = 9 * torch.randn(300, 700, generator=generator)
+    uniform = torch.rand(300, dtype=torch.float64, generator=generator)
+    settings = ChoiceSettings.of([SamplingParams(1, temperature=temperature)] * 300, 700,
+                                 torch.device("cpu"))
+    one = choose(logits, settings, uniform, (), kernels)
+    two = choose(logits, settings, uniform)
+    assert torch.equal(one.tokens, two.tokens)
+    torch.testing.assert_close(one.logprobs, two.logprobs, atol=1e-5, rtol=1e-6)
 
 
 def test_draws_follow_the_distribution() -> None:

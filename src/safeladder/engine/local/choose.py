@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from safeladder.engine.base import SamplingParams
+from safeladder.engine.local.native import NOT_FINITE, Kernels
 from safeladder.errors import SamplingError
 
 
@@ -39,10 +40,8 @@ class Chosen(NamedTuple):
 class ChoiceSettings:
     """The sampling parameters of a batch of rows, as tensors where rows differ."""
 
-    temperature: Tensor | None
-    """(R, 1); None: 1 everywhere. Greedy rows have 1."""
-    greedy: Tensor | None
-    """(R,) bool; None: no row is greedy."""
+    temperature: Tensor
+    """(R,); 0: greedy."""
     top_k: Tensor | None
     """(R,) int64, vocabulary size where off; None: off everywhere."""
     top_p: Tensor | None
@@ -55,14 +54,12 @@ class ChoiceSettings:
         cls, rows: Sequence[SamplingParams], vocab_size: int, device: torch.device,
     ) -> ChoiceSettings:
         """Collect the parameters of the rows of a batch."""
-        temperature = torch.tensor([row.temperature or 1.0 for row in rows], device=device)
-        greedy = torch.tensor([row.temperature == 0 for row in rows], device=device)
+        temperature = torch.tensor([row.temperature for row in rows], device=device)
         top_k = torch.tensor([min(row.top_k or vocab_size, vocab_size) for row in rows],
                              device=device)
         top_p = torch.tensor([row.top_p for row in rows], dtype=torch.float64, device=device)
         return cls(
-            temperature=None if bool((temperature == 1).all()) else temperature[:, None],
-            greedy=greedy if bool(greedy.any()) else None,
+            temperature=temperature,
             top_k=None if bool((top_k == vocab_size).all()) else top_k,
             top_p=None if bool((top_p == 1).all()) else top_p[:, None],
             stop_token_ids=[row.stop_token_ids for row in rows],
@@ -71,6 +68,7 @@ class ChoiceSettings:
 
 def choose(
     logits: Tensor, settings: ChoiceSettings, uniform: Tensor, too_short: Sequence[int] = (),
+    kernels: Kernels | None = None,
 ) -> Chosen:
     """Draw one token for each row.
 
@@ -84,26 +82,27 @@ def choose(
         uniform: (R,) fp64 in [0, 1).
         too_short: rows that may not stop yet: their stop tokens are not drawn. The
             log-probability stays that of the full distribution, which is what a trainer computes.
+        kernels: used on the CPU where nothing is excluded.
 
     Raises:
         SamplingError: the logits of a row are not finite.
     """
-    if settings.temperature is not None:
-        logits = logits / settings.temperature
-    top = logits.amax(-1, keepdim=True)
-    weights = (logits - top).exp_()
-    cumulative = weights.cumsum(-1, dtype=torch.float64)
+    plain = settings.top_k is None and settings.top_p is None
+    allowed = _without_stops(logits, settings, too_short)
+    if kernels is not None and plain and allowed is logits and logits.device.type == "cpu":
+        return Chosen(*kernels.draw(logits.contiguous(), settings.temperature, uniform))
+    greedy = settings.temperature == 0
+    divisor = torch.where(greedy, 1.0, settings.temperature)[:, None]
+    scaled = logits / divisor
+    top = scaled.amax(-1, keepdim=True)
+    cumulative = (scaled - top).exp_().cumsum(-1, dtype=torch.float64)
     total = cumulative[:, -1:]
     if not bool(torch.isfinite(total).all()):
-        raise SamplingError("the model's logits are not finite: its weights have diverged")
-    allowed = _without_stops(logits, settings, too_short)
-    if allowed is not logits or settings.top_k is not None or settings.top_p is not None:
-        weights = _truncated(allowed, settings)
-        cumulative = weights.cumsum(-1, dtype=torch.float64)
-    tokens = _invert(cumulative, uniform)
-    if settings.greedy is not None:
-        tokens = torch.where(settings.greedy, allowed.argmax(-1), tokens)
-    chosen = logits.gather(-1, tokens[:, None])
+        raise SamplingError(NOT_FINITE)
+    if allowed is not logits or not plain:
+        cumulative = _truncated(allowed / divisor, settings).cumsum(-1, dtype=torch.float64)
+    tokens = torch.where(greedy, allowed.argmax(-1), _invert(cumulative, uniform))
+    chosen = scaled.gather(-1, tokens[:, None])
     return Chosen(tokens, (chosen - top - total.log())[:, 0].float())
 
 

@@ -19,9 +19,11 @@ static inline vec load(const float *from) {
 
 static inline void store(float *to, vec v) { memcpy(to, &v, sizeof v); }
 
-/* exp(x) for x <= 0 to about 1e-7: 2^n * 2^f, f in [-1/2, 1/2] by a polynomial of degree 6. */
+/* exp(x) for x <= 0 to about 1e-7: 2^n * 2^f, f in [-1/2, 1/2] by a polynomial of degree 6.
+ * Below the smallest normal number it is 0. */
 static inline float exp_negative(float x) {
     float y = x * 1.44269504088896341f;
+    float visible = y < -126.0f ? 0.0f : 1.0f;
     y = y < -126.0f ? -126.0f : y;
     float n = rintf(y);
     float f = y - n;
@@ -33,7 +35,7 @@ static inline float exp_negative(float x) {
     p = p * f + 6.9314720e-1f;
     p = p * f + 1.0f;
     union { int32_t i; float f; } scale = {((int32_t)n + 127) << 23};
-    return p * scale.f;
+    return visible * p * scale.f;
 }
 
 static inline float sum_of_squares(const float *restrict x, int64_t n) {
@@ -228,4 +230,50 @@ void safeladder_attend(const safeladder_shape *shape, const float *restrict qkv,
         else if (dim == 128) attend_head(q, k, v, next, length, groups, 128, scores, to);
         else attend_head(q, k, v, next, length, groups, dim, scores, to);
     }
+}
+
+static inline int is_finite(double x) {
+    /* by its bits: the compiler is told that numbers are finite */
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return ((bits >> 52) & 0x7ff) != 0x7ff;
+}
+
+/* One token per row: the most probable where `temperature` is 0, else the one at which the
+ * cumulative probability, summed in fp64, passes `uniform`. logprobs are those of
+ * softmax(logits / temperature), at temperature 1 for greedy rows. scratch has room for
+ * `vocabulary` floats.
+ * Returns 0, or 1 + the first row whose logits are not finite.
+ */
+int64_t safeladder_draw(const float *restrict logits, const float *restrict temperature,
+                        const double *restrict uniform, int64_t rows, int64_t vocabulary,
+                        float *restrict scratch, int64_t *restrict tokens,
+                        float *restrict logprobs) {
+    for (int64_t r = 0; r < rows; r++) {
+        const float *restrict row = logits + r * vocabulary;
+        const int greedy = temperature[r] == 0.0f;
+        const float inverse = greedy ? 1.0f : 1.0f / temperature[r];
+        float top = row[0];
+        for (int64_t i = 1; i < vocabulary; i++) top = row[i] > top ? row[i] : top;
+        double total = 0.0;
+        for (int64_t i = 0; i < vocabulary; i++) {
+            scratch[i] = exp_negative((row[i] - top) * inverse);
+            total += (double)scratch[i];
+        }
+        if (!is_finite(total) || !is_finite((double)top)) return r + 1;
+        int64_t token = 0;
+        if (greedy) {
+            while (token < vocabulary - 1 && row[token] != top) token++;
+        } else {
+            double target = uniform[r] * total, cumulative = 0.0;
+            for (int64_t i = 0; i < vocabulary; i++) {
+                cumulative += (double)scratch[i];
+                if (scratch[i] > 0.0f) token = i; /* rounding may leave the target unpassed */
+                if (cumulative > target) break;
+            }
+        }
+        tokens[r] = token;
+        logprobs[r] = (float)((double)((row[token] - top) * inverse) - log(total));
+    }
+    return 0;
 }

@@ -23,7 +23,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
+
+from safeladder.errors import SamplingError
 
 _logger = logging.getLogger(__name__)
 _SOURCE = Path(__file__).with_name("native.c")
@@ -34,6 +37,7 @@ _FLAGS = ("-O3", "-std=c99", "-fPIC", "-shared", "-fno-math-errno", "-fno-trappi
 _MACHINE_FLAGS = (("-march=native", "-mprefer-vector-width=512"), ("-march=native",),
                   ("-mcpu=native",), ())
 MAX_HEAD_DIM = 512
+NOT_FINITE = "the model's logits are not finite: its weights have diverged"
 
 
 class _Shape(ctypes.Structure):
@@ -69,6 +73,9 @@ class Kernels:
         self._attend = library.safeladder_attend
         self._attend.argtypes = [pointer] * 10
         self._attend.restype = None
+        self._draw = library.safeladder_draw
+        self._draw.argtypes = [pointer] * 3 + [integer] * 2 + [pointer] * 3
+        self._draw.restype = integer
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float, out: Tensor) -> None:
         """``out = x / sqrt(mean(x ** 2) + eps) * weight`` for each row of x (N, hidden)."""
@@ -77,6 +84,31 @@ class Kernels:
     def silu_mul(self, gate_up: Tensor, out: Tensor) -> None:
         """``out = silu(gate) * up`` with ``gate_up`` (N, 2 * width), gate first."""
         self._silu_mul(gate_up.data_ptr(), out.data_ptr(), *out.shape)
+
+    def draw(
+        self, logits: Tensor, temperature: Tensor, uniform: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """One token per row by the inverse of its cumulative distribution; no truncation.
+
+        Args:
+            logits: (R, vocabulary).
+            temperature: (R,); 0 takes the most probable token.
+            uniform: (R,) fp64 in [0, 1).
+
+        Returns:
+            Tokens (R,) int64, and their log-probabilities (R,) under
+            softmax(logits / temperature), at temperature 1 for greedy rows.
+
+        Raises:
+            SamplingError: the logits of a row are not finite.
+        """
+        rows, vocabulary = logits.shape
+        tokens, logprobs = torch.empty(rows, dtype=torch.int64), torch.empty(rows)
+        scratch = torch.empty(vocabulary)
+        if self._draw(logits.data_ptr(), temperature.data_ptr(), uniform.data_ptr(), rows,
+                      vocabulary, scratch.data_ptr(), tokens.data_ptr(), logprobs.data_ptr()):
+            raise SamplingError(NOT_FINITE)
+        return tokens, logprobs
 
     def attend(
         self, shape: HeadShape, qkv: Tensor, qk_norm: Tensor | None,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from safeladder.engine.local.choose import choose
+from safeladder.engine.local.native import kernels
 from safeladder.engine.local.rows import Request, Rows
 from safeladder.engine.local.runner import Counters, PromptInput, Runner
 
@@ -58,7 +59,8 @@ class Scheduler:
         if not logits:
             return
         chosen = choose(logits[0] if len(logits) == 1 else torch.cat(logits),
-                        self._rows.settings(), self._rows.uniform(), self._rows.too_short())
+                        self._rows.settings(), self._rows.uniform(), self._rows.too_short(),
+                        kernels())
         self._counters.sampled_tokens += len(self._rows)
         finished = self._rows.record(chosen)
         self._last = chosen.tokens

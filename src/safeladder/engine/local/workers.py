@@ -39,6 +39,8 @@ def _pool(size: int) -> ThreadPoolExecutor:
     ready = Barrier(size + 1)
 
     def start() -> None:
+        # The first question of a thread also gives it the default: ask before setting.
+        torch.get_num_threads()
         torch.set_num_threads(1)
         ready.wait()
 
