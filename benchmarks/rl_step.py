@@ -240,6 +240,7 @@ class StepClock:
     found: list[Step] = field(default_factory=list)
 
     def callback(self) -> Any:
+        """A trainer callback that times its steps."""
         from transformers import TrainerCallback
 
         clock = self

@@ -125,7 +125,7 @@ def test_any_rung_starts_from_any_checkpoint(climbed, tmp_path):
     start = folder / "rungs" / "cot_sft" / "checkpoint"
     recipe = tmp_path / "alone.yaml"
     recipe.write_text(f"extends: {TINY}\nname: alone\n")
-    run("climb", recipe, "--out", tmp_path / "run", "--set", "rungs.logic_rl.start_from=" + str(start),
+    run("climb", recipe, "--out", tmp_path / "run", "--set", f"rungs.logic_rl.start_from={start}",
         "--set", "rungs.logic_rl.settings.num_steps=2", "--set", "rungs.base.evaluate=false")
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
     assert manifest["rungs"]["logic_rl"]["start"] == str(start)
