@@ -74,7 +74,7 @@ def main() -> None:
         Workload("a", prompts, [[arguments.forced_length] * GROUP] * NUM_PROMPTS),
         Workload("b", prompts, draw_lengths(lengths)),
     ]
-    results = {w.name: {batch: compare(gate, model, w, batch, arguments.repeats)
+    results = {w.name: {batch: compare(gate, model, w, batch, arguments)
                         for batch in arguments.batches} for w in workloads}
     print(json.dumps({
         "benchmark": "sampling",
@@ -150,13 +150,15 @@ def build(vocab_size: int) -> Any:
     return AutoModelForCausalLM.from_config(config).eval()
 
 
-def compare(gate: Gate, model: Any, workload: Workload, batch: int, repeats: int) -> dict[str, Any]:
+def compare(
+    gate: Gate, model: Any, workload: Workload, batch: int, arguments: argparse.Namespace,
+) -> dict[str, Any]:
     """Seconds of both systems at one batch size, and the ratio of their medians."""
     print(f"workload {workload.name}, batch {batch}: {workload.num_tokens} tokens", flush=True)
-    ours = Ours(model, batch)
+    ours = Ours(model, batch, arguments.threads)
     seconds = interleaved(gate, {
         "ours": lambda: ours.run(workload), "peer": lambda: run_generate(model, workload, batch),
-    }, repeats)
+    }, arguments.repeats)
     middle = {name: median(values) for name, values in seconds.items()}
     roofline = roofline_seconds(model, workload, batch)
     return {
@@ -169,14 +171,14 @@ def compare(gate: Gate, model: Any, workload: Workload, batch: int, repeats: int
 
 
 class Ours:
-    """The local sampler with ``batch`` rows at a time."""
+    """The local sampler with ``batch`` rows at a time, shared by ``workers`` threads."""
 
-    def __init__(self, model: Any, batch: int) -> None:
+    def __init__(self, model: Any, batch: int, workers: int) -> None:
         from safeladder.engine.local.models import LoadedModel
-        from safeladder.engine.local.sampler import SamplingEngine, SamplingLimits
+        from safeladder.engine.local.sampler import SamplingEngine, SamplingOptions
 
         self.engine = SamplingEngine(LoadedModel(model, tokenizer=None),  # type: ignore[arg-type]
-                                     SamplingLimits(max_rows=batch))
+                                     SamplingOptions(max_rows=batch, workers=workers))
 
     def run(self, workload: Workload) -> None:
         """A fresh sampler, as after an optimizer step: packing the weights is part of the time."""

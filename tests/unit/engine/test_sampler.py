@@ -14,7 +14,7 @@ from tiny_decoders import EOS, KNOWN, UNKNOWN, VOCAB, prompts, tiny
 from torch import nn
 
 from safeladder.engine.base import Capability, SamplingParams
-from safeladder.engine.local.sampler import LocalSampler, SamplingEngine, SamplingLimits
+from safeladder.engine.local.sampler import LocalSampler, SamplingEngine, SamplingOptions
 from safeladder.errors import SamplingError, StaleSampler
 from safeladder.types import Completion
 
@@ -111,19 +111,19 @@ def test_a_row_does_not_depend_on_the_batch_around_it(fast: bool) -> None:
     """Other rows change logits by rounding (1e-6), and a token only if its uniform is that near
     the border of two tokens: not among these few hundred.
     """
-    engine = SamplingEngine(tiny("qwen3"), SamplingLimits(max_rows=64), fast=fast)
+    engine = SamplingEngine(tiny("qwen3"), SamplingOptions(max_rows=64), fast=fast)
     rows = prompts(6, 15, 3, 8, 24)
     params = SamplingParams(max_tokens=20, stop_token_ids=(EOS, 4))
     together = tokens(sample_all(engine.sampler(), rows, params, n=4))
     for limit in (1, 3):
-        narrow = SamplingEngine(engine.loaded, SamplingLimits(max_rows=limit), fast=fast)
+        narrow = SamplingEngine(engine.loaded, SamplingOptions(max_rows=limit), fast=fast)
         assert tokens(sample_all(narrow.sampler(), rows, params, n=4)) == together
     fewer = tokens(sample_all(engine.sampler(), rows, params, n=2))
     assert fewer == [group[:2] for group in together]
 
 
 def test_the_same_calls_give_the_same_bits() -> None:
-    engine = SamplingEngine(tiny("qwen3"), SamplingLimits(max_rows=6))
+    engine = SamplingEngine(tiny("qwen3"), SamplingOptions(max_rows=6))
     rows, params = prompts(6, 15, 3, 8, 24), SamplingParams(max_tokens=20, stop_token_ids=(EOS,))
     first = sample_all(engine.sampler(), rows, params, n=3)
     second = sample_all(engine.sampler(), rows, params, n=3)
@@ -271,7 +271,7 @@ def test_a_stream_that_is_left_frees_its_row() -> None:
 
 
 def test_cancelled_calls_leave_the_others_alone() -> None:
-    sampler = SamplingEngine(tiny("qwen3"), SamplingLimits(max_rows=4)).sampler()
+    sampler = SamplingEngine(tiny("qwen3"), SamplingOptions(max_rows=4)).sampler()
     rows = prompts(7, 6, 5)
     alone = tokens(sample_all(sampler, rows[:1], SamplingParams(30), n=2))
 

@@ -10,7 +10,7 @@ import torch
 from tiny_decoders import EOS, prompts, tiny
 
 from safeladder.engine.base import SamplingParams
-from safeladder.engine.local.sampler import SamplingEngine, SamplingLimits
+from safeladder.engine.local.sampler import SamplingEngine, SamplingOptions
 from safeladder.engine.local.workers import row_shares, run_parallel
 
 
@@ -41,14 +41,12 @@ def test_an_error_of_a_share_is_raised(two_threads: None) -> None:
         run_parallel([lambda: 1, lambda: 1 // 0])
 
 
-def test_two_threads_sample_what_one_does(two_threads: None) -> None:
-    engine = SamplingEngine(tiny("qwen3"), SamplingLimits(max_rows=128))
+def test_two_workers_sample_what_one_does() -> None:
     rows, params = prompts(*range(3, 13)), SamplingParams(30, stop_token_ids=(EOS,))
 
-    async def run() -> list[tuple[int, ...]]:
-        sampler = engine.sampler()
+    async def run(workers: int) -> list[tuple[int, ...]]:
+        options = SamplingOptions(max_rows=128, workers=workers)
+        sampler = SamplingEngine(tiny("qwen3"), options).sampler()
         groups = await asyncio.gather(*(sampler.sample(row, params, 8) for row in rows))
         return [c.token_ids for group in groups for c in group]
-    together = asyncio.run(run())
-    torch.set_num_threads(1)
-    assert asyncio.run(run()) == together
+    assert asyncio.run(run(2)) == asyncio.run(run(1))

@@ -73,13 +73,14 @@ class FastDecoder:
     Small models are packed: all weights are copied into fused, transposed tensors (about 1 ms
     per million parameters), so this object keeps its version when the model moves on. Larger
     ones are read in place, unless ``keep`` asks for a copy (a frozen sampler, or one allowed to
-    be stale).
+    be stale). ``workers`` threads share the rows of a step.
     """
 
-    def __init__(self, spec: DecoderSpec, keep: bool = False) -> None:
+    def __init__(self, spec: DecoderSpec, keep: bool = False, workers: int = 1) -> None:
         num_parameters = sum(p.numel() for p in _parameters(spec))
         packed = num_parameters <= _PACKED_LIMIT
         self.spec = spec
+        self._workers = workers
         self.owns_weights = packed or keep
         with torch.no_grad():
             self._embedding = _copied(spec.embedding, self.owns_weights)
@@ -113,7 +114,7 @@ class FastDecoder:
         rows = slice(0, cache.num_rows)
         if self._kernels is None or not self.use_native:
             return self._torch_step(token_ids, positions, cache, rows)
-        parts = row_shares(cache.num_rows, torch.get_num_threads())
+        parts = row_shares(cache.num_rows, self._workers)
         if len(parts) == 1:
             return self._native_step(self._kernels, token_ids, cache, rows)
         return torch.cat(run_parallel([

@@ -41,8 +41,8 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class SamplingLimits:
-    """Bounds on memory."""
+class SamplingOptions:
+    """How much is sampled at once, kept and shared."""
 
     max_rows: int = 128
     """Rows in the running batch; more wait. Small models on CPUs are fastest around 128: beyond
@@ -51,7 +51,10 @@ class SamplingLimits:
     """Tokens whose keys and values are kept for prompts that share a prefix; 0: none."""
     keep_completions: bool = True
     """Keep completions too, so that a continued conversation is never encoded again. It costs
-    about 2% of the time where no conversation is continued."""
+    a few percent of the time where no conversation is continued."""
+    workers: int = 1
+    """Threads that share the rows of a step (compiled code only). For small models several
+    workers with one torch thread each are faster than one with several."""
 
 
 @dataclass
@@ -60,13 +63,13 @@ class SamplingEngine:
 
     Args:
         loaded: the model; a trainer may change its weights between samplers.
-        limits: bounds on memory.
+        options: batch size, caches, threads.
         fast: use the hand-written forward where the model's family is known. It is compared with
             the model's own forward once; a difference switches it off with a warning.
     """
 
     loaded: LoadedModel
-    limits: SamplingLimits = field(default_factory=SamplingLimits)
+    options: SamplingOptions = field(default_factory=SamplingOptions)
     fast: bool = True
     idle_caches: list[KVCache] = field(default_factory=list)
     """Buffers that no sampler is using."""
@@ -96,7 +99,7 @@ class SamplingEngine:
         spec = DecoderSpec.from_model(self.loaded.model) if self.fast else None
         if spec is None or self._verified is False:
             return None
-        decoder = FastDecoder(spec, keep)
+        decoder = FastDecoder(spec, keep, self.options.workers)
         if self._verified is None:
             self._verified = agrees(spec, self.loaded.model, decoder.sequence_logits)
             if not self._verified:
@@ -304,22 +307,22 @@ class LocalSampler:
         return self._generic
 
     def _fast_lane(self, decoder: FastDecoder) -> _Lane:
-        limits = self._engine.limits
+        options = self._engine.options
         runner = FastRunner(decoder, self._engine.idle_caches,
-                            PrefixCache(limits.max_cached_tokens), self.counters)
+                            PrefixCache(options.max_cached_tokens), self.counters)
         rows = Rows(decoder.spec.vocab_size, decoder.spec.device)
         return _Lane(runner, self._scheduler(runner, rows), fast=True)
 
     def _generic_lane(self, loaded: LoadedModel) -> _Lane:
-        runner = GenericRunner(loaded, PrefixCache(self._engine.limits.max_cached_tokens),
+        runner = GenericRunner(loaded, PrefixCache(self._engine.options.max_cached_tokens),
                                self.counters)
         return _Lane(runner, self._scheduler(runner, Rows(self._vocab_size, loaded.device)),
                      fast=False)
 
     def _scheduler(self, runner: Runner, rows: Rows) -> Scheduler:
-        limits = self._engine.limits
-        return Scheduler(runner, rows, self._pin.policy_version, limits.max_rows,
-                         limits.keep_completions, self.counters)
+        options = self._engine.options
+        return Scheduler(runner, rows, self._pin.policy_version, options.max_rows,
+                         options.keep_completions, self.counters)
 
     def _lanes(self) -> list[_Lane]:
         return [lane for lane in (self._fast, self._generic) if lane is not None]

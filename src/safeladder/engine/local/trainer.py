@@ -19,7 +19,7 @@ from safeladder.engine.local.compute import Compute, trainable
 from safeladder.engine.local.losses import OPTIONAL_COLUMNS, NotFinite
 from safeladder.engine.local.models import LoadedModel, save_checkpoint
 from safeladder.engine.local.optim import Optimizer, hidden_matrices
-from safeladder.engine.local.sampler import LocalSampler, SamplingEngine, SamplingLimits
+from safeladder.engine.local.sampler import LocalSampler, SamplingEngine, SamplingOptions
 from safeladder.errors import CheckpointError, NonFiniteLoss
 from safeladder.files import atomic_folder
 from safeladder.types import Datum, FloatArray
@@ -79,7 +79,7 @@ class LocalTrainer:
         self._compute = Compute(loaded, max_tokens_per_microbatch, workers, precision == "bf16")
         self._parameters = trainable(loaded.model)
         self._optimizer = Optimizer(self._parameters, hidden_matrices(loaded.model))
-        self._sampling = SamplingEngine(loaded, SamplingLimits(max_rows=max_rows))
+        self._sampling = SamplingEngine(loaded, SamplingOptions(max_rows=max_rows, workers=workers))
         self._version = 0
         self._failures = failure_folder or Path()
         self._queue: deque[_Job[Any]] = deque()
