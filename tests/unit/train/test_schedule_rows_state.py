@@ -104,7 +104,7 @@ def test_states_are_kept_restored_and_reported(tmp_path):
     (tmp_path / "state" / ".step-00000008.partial").mkdir()
     assert len(checkpoints.steps()) == 2
     (checkpoints.steps()[-1] / "loop.json").write_text("{")
-    with pytest.raises(CheckpointError, match="step-00000006.*delete the folder"):
+    with pytest.raises(CheckpointError, match=r"step-00000006.*delete the folder"):
         asyncio.run(checkpoints.restore(trainer))
 
 
