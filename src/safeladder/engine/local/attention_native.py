@@ -20,8 +20,9 @@ from safeladder.engine.local.attention import HeadSettings
 from safeladder.engine.local.batching import PackedBatch
 from safeladder.engine.local.native_train import Block, HeadCounts, TrainKernels
 
-_MAX_SCORES = 1 << 17
-"""Attention weights of one block, about: 0.5 MB, to be joined in the cache by its other tensors."""
+_MAX_SCORES = 1 << 18
+"""Attention weights of one block, 1 MB: they should stay in the cache, and every block costs some
+ten calls from Python."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """The part of one datum that takes part in the computation."""
 
@@ -39,6 +39,8 @@ class Row:
     """First own position: ``token_ids[:start]`` is the prefix."""
     stop: int
     """One past the last trained position."""
+    positions: IntArray
+    """(num_trained,) positions of the trained tokens."""
 
     @property
     def own_length(self) -> int:
@@ -46,19 +48,19 @@ class Row:
         return self.stop - 1 - self.start
 
     @property
-    def predicts(self) -> IntArray:
-        """(own_length,) 1 where the own token's successor is trained."""
-        flags: IntArray = (self.datum.mask[self.start + 1 : self.stop] != 0).astype(np.int64)
-        return flags
-
-    @property
     def num_trained(self) -> int:
         """Trained tokens."""
-        return int(self.predicts.sum())
+        return len(self.positions)
+
+    @property
+    def predicting(self) -> IntArray:
+        """(num_trained,) own tokens, counted from 0, that predict the trained ones."""
+        chosen: IntArray = self.positions - (self.start + 1)
+        return chosen
 
     def trained(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
         """The entries of a (T,) array of the datum that belong to trained tokens."""
-        chosen: NDArray[Scalar] = values[self.start + 1 : self.stop][self.predicts != 0]
+        chosen: NDArray[Scalar] = values[self.positions]
         return chosen
 
 
@@ -68,7 +70,7 @@ def rows_of(data: Sequence[Datum]) -> list[Row]:
     for index, datum in enumerate(data):
         trained = np.flatnonzero(datum.mask)
         if len(trained):
-            rows.append(Row(index, datum, int(trained[0]) - 1, int(trained[-1]) + 1))
+            rows.append(Row(index, datum, int(trained[0]) - 1, int(trained[-1]) + 1, trained))
     return rows
 
 
@@ -201,7 +203,8 @@ class PackedBatch:
         ones[0] = 0
         ids = np.append(token_ids.numpy(force=True), 0)
         datum = Datum(token_ids=ids, mask=ones, advantages=ones, weights=ones)
-        return pack((Family((Row(0, datum, 0, len(ids)),)),), dtype, token_ids.device)
+        row = Row(0, datum, 0, len(ids), np.arange(1, len(ids)))
+        return pack((Family((row,)),), dtype, token_ids.device)
 
 
 def pack(plan: Plan, dtype: torch.dtype, device: torch.device) -> PackedBatch:
@@ -213,8 +216,11 @@ def pack(plan: Plan, dtype: torch.dtype, device: torch.device) -> PackedBatch:
                  *(np.arange(row.start, row.stop - 1) for row in rows)]
     sizes = [len(family.rows) for family in plan]
     lengths = [len(prefix) for prefix in prefixes]
-    predicts = np.concatenate([row.predicts for row in rows])
+    own_lengths = [row.own_length for row in rows]
     counts = [row.num_trained for row in rows]
+    predicting = np.concatenate([row.predicting for row in rows])
+    if len(predicting) < sum(own_lengths):
+        predicting += np.repeat(np.cumsum([0, *own_lengths[:-1]]), counts)
     temperatures = np.repeat([row.datum.temperature for row in rows], counts)
     family_of_row = np.repeat(np.arange(len(plan)), sizes)
     prefix_bias = None
@@ -229,11 +235,11 @@ def pack(plan: Plan, dtype: torch.dtype, device: torch.device) -> PackedBatch:
     return PackedBatch(
         token_ids=tensor(np.concatenate(ids)), positions=tensor(np.concatenate(positions)),
         num_prefix=sum(lengths), prefixes=Padding.of(lengths, device),
-        own=Padding.of([row.own_length for row in rows], device),
+        own=Padding.of(own_lengths, device),
         family_of_row=tensor(family_of_row),
         rows_per_family=sizes[0] if len(set(sizes)) == 1 else None,
         prefix_bias=prefix_bias,
-        predicting=None if predicts.all() else tensor(np.flatnonzero(predicts)),
+        predicting=None if len(predicting) == sum(own_lengths) else tensor(predicting),
         targets=tensor(np.concatenate([row.trained(row.datum.token_ids) for row in rows])),
         temperature=None if (temperatures == 1).all()
         else torch.from_numpy(temperatures).to(device, dtype),

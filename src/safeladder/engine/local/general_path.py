@@ -38,8 +38,7 @@ class _Shown:
     @property
     def predicting(self) -> IntArray:
         """Positions whose output predicts the trained tokens."""
-        places = self.expanded.positions[self.row.start : self.row.stop - 1]
-        chosen: IntArray = places[self.row.predicts != 0]
+        chosen: IntArray = self.expanded.positions[self.row.positions - 1]
         return chosen
 
 

@@ -29,7 +29,7 @@ from safeladder.engine.local.families import DecoderSpec
 from safeladder.engine.local.folding import DecoderTensors, LayerTensors
 from safeladder.engine.local.native_train import MAX_HEAD_DIM, HeadCounts, train_kernels
 
-_MLP_TOKENS = 256
+_MLP_TOKENS = 512
 """Tokens that go through an MLP at a time, so that its wide temporaries stay in the cache."""
 
 
