@@ -171,6 +171,22 @@ def test_a_continued_prefix_is_not_encoded_again(name: str) -> None:
         np.testing.assert_allclose(one.sampler_logprobs, two.sampler_logprobs, atol=1e-5)
 
 
+def test_completions_are_kept_only_while_they_are_continued() -> None:
+    engine = SamplingEngine(tiny("qwen3"), SamplingOptions(max_rows=4))
+    sampler = engine.sampler()
+
+    def encoded_by_continuing(row: list[int]) -> int:
+        ((completion,),) = sample_all(sampler, [row], SamplingParams(12))
+        before = sampler.counters.encoded_tokens
+        sample_all(sampler, [[*row, *completion.token_ids, 7]], SamplingParams(1))
+        return sampler.counters.encoded_tokens - before
+    rows = prompts(*[20] * 12)
+    assert encoded_by_continuing(rows[0]) == 2
+    sample_all(sampler, rows[1:10], SamplingParams(12))     # nine that nobody continues
+    assert encoded_by_continuing(rows[10]) == 13            # it was not kept; its prompt was
+    assert encoded_by_continuing(rows[11]) == 2
+
+
 def test_new_weights_share_buffers_but_no_prefixes() -> None:
     loaded = tiny("qwen3")
     engine = SamplingEngine(loaded)

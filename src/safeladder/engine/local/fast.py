@@ -86,7 +86,7 @@ class FastRunner:
         """Keep a row for prompts that continue it; its last token was never fed to the model."""
         assert self._cache is not None
         known = token_ids[:-1]
-        self._prefixes.insert(known, partial(self._cache.row, row, len(known)))
+        self._prefixes.insert_completion(known, partial(self._cache.row, row, len(known)))
 
     def drop(self, finished: Sequence[int]) -> list[int]:
         """Remove rows; return the old index of each row left, in its new order."""

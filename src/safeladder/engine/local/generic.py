@@ -86,7 +86,8 @@ class GenericRunner:
     def remember(self, row: int, token_ids: tuple[int, ...]) -> None:
         """Keep a row for prompts that continue it; its last token was never fed to the model."""
         if not self._has_media and self._sliceable():
-            self._prefixes.insert(token_ids[:-1], lambda: self._row(row, len(token_ids) - 1))
+            known = token_ids[:-1]
+            self._prefixes.insert_completion(known, lambda: self._row(row, len(known)))
 
     def drop(self, finished: Sequence[int]) -> list[int]:
         """Remove rows; return the old index of each row left, in its new order."""

@@ -183,16 +183,50 @@ class _Entry:
     keys: list[Hashable] = field(default_factory=list)
 
 
+class Continuations:
+    """Whether completions come back as the beginnings of prompts, so that keeping them pays.
+
+    Single-turn training samples hundreds of rows per step that nobody continues, and a copy of
+    each costs several percent of the time. So after ``patience`` completions without a
+    continuation no more are kept, until a prompt begins with one that could have been.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self._patience = patience
+        self._in_vain = 0
+        self._finished: OrderedDict[Hashable, None] = OrderedDict()
+
+    def worth_keeping(self, tokens: Sequence[int]) -> bool:
+        """Whether a completed row should be kept; it is noted either way."""
+        keep = self._in_vain < self._patience
+        self._in_vain += 1
+        if tokens:
+            self._finished[len(tokens), _prefix_hashes(tokens)[-1]] = None
+        while len(self._finished) > 4 * self._patience:
+            self._finished.popitem(last=False)
+        return keep
+
+    def asked(self, digests: Sequence[int]) -> None:
+        """Note a prompt, by the hashes of its prefixes."""
+        if any(key in self._finished for key in enumerate(digests, start=1)):
+            self._in_vain = 0
+
+
 class PrefixCache:
     """Keys and values of earlier token sequences, looked up by longest common prefix.
 
     A sequence is found by any of its prefixes whose length is a multiple of 16, and by its full
     length; from there the match is extended token by token. Least recently used sequences are
     dropped once more than ``max_tokens`` tokens are held. Valid for one set of weights.
+
+    Args:
+        max_tokens: held at most.
+        continuations: decides about completions; it may outlive the weights. None: keep all.
     """
 
-    def __init__(self, max_tokens: int) -> None:
+    def __init__(self, max_tokens: int, continuations: Continuations | None = None) -> None:
         self.max_tokens = max_tokens
+        self._continuations = continuations
         self.num_tokens = 0
         self._entries: OrderedDict[tuple[int, ...], _Entry] = OrderedDict()
         self._index: dict[Hashable, _Entry] = {}
@@ -217,13 +251,22 @@ class PrefixCache:
         while self.num_tokens > self.max_tokens:
             self._evict()
 
+    def insert_completion(self, tokens: tuple[int, ...], make: Callable[[], Span]) -> None:
+        """Remember a finished row, if that is likely to be of use."""
+        if self.max_tokens and (
+                self._continuations is None or self._continuations.worth_keeping(tokens)):
+            self.insert(tokens, make)
+
     def lookup(self, tokens: Sequence[int]) -> Span | None:
         """Keys and values of the longest known proper prefix of ``tokens``, if any.
 
         At least one token is always left to encode: its logits are what sampling starts from.
         """
         key = tuple(tokens)[:-1]
-        for length, digest in reversed(list(enumerate(_prefix_hashes(key), start=1))):
+        digests = _prefix_hashes(key)
+        if self._continuations is not None:
+            self._continuations.asked(digests)
+        for length, digest in reversed(list(enumerate(digests, start=1))):
             entry = self._index.get((length, digest))
             # Different tokens may share a hash: only equal tokens count.
             if entry is None or entry.tokens[:length] != key[:length]:

@@ -28,7 +28,7 @@ from safeladder.engine.local.decoder import FastDecoder
 from safeladder.engine.local.families import DecoderSpec, agrees
 from safeladder.engine.local.fast import FastRunner
 from safeladder.engine.local.generic import GenericRunner
-from safeladder.engine.local.kv import KVCache, PrefixCache
+from safeladder.engine.local.kv import Continuations, KVCache, PrefixCache
 from safeladder.engine.local.media import expand_row
 from safeladder.engine.local.models import LoadedModel
 from safeladder.engine.local.rows import Request, Rows
@@ -48,10 +48,8 @@ class SamplingOptions:
     """Rows in the running batch; more wait. Small models on CPUs are fastest around 128: beyond
     that their keys and values no longer fit into the processor's cache."""
     max_cached_tokens: int = 16384
-    """Tokens whose keys and values are kept for prompts that share a prefix; 0: none."""
-    keep_completions: bool = True
-    """Keep completions too, so that a continued conversation is never encoded again. It costs
-    a few percent of the time where no conversation is continued."""
+    """Tokens whose keys and values are kept, of prompts and of conversations that are continued,
+    for prompts that begin with them; 0: none."""
     workers: int = 1
     """Threads that share the rows of a step (compiled code only). For small models several
     workers with one torch thread each are faster than one with several."""
@@ -73,7 +71,11 @@ class SamplingEngine:
     fast: bool = True
     idle_caches: list[KVCache] = field(default_factory=list)
     """Buffers that no sampler is using."""
+    continuations: Continuations = field(init=False)
     _verified: bool | None = None
+
+    def __post_init__(self) -> None:
+        self.continuations = Continuations(patience=2 * self.options.max_rows)
 
     def sampler(
         self, policy_version: int = 0, current_version: Callable[[], int] | None = None,
@@ -307,22 +309,21 @@ class LocalSampler:
         return self._generic
 
     def _fast_lane(self, decoder: FastDecoder) -> _Lane:
-        options = self._engine.options
-        runner = FastRunner(decoder, self._engine.idle_caches,
-                            PrefixCache(options.max_cached_tokens), self.counters)
+        runner = FastRunner(decoder, self._engine.idle_caches, self._prefixes(), self.counters)
         rows = Rows(decoder.spec.vocab_size, decoder.spec.device)
         return _Lane(runner, self._scheduler(runner, rows), fast=True)
 
     def _generic_lane(self, loaded: LoadedModel) -> _Lane:
-        runner = GenericRunner(loaded, PrefixCache(self._engine.options.max_cached_tokens),
-                               self.counters)
+        runner = GenericRunner(loaded, self._prefixes(), self.counters)
         return _Lane(runner, self._scheduler(runner, Rows(self._vocab_size, loaded.device)),
                      fast=False)
 
     def _scheduler(self, runner: Runner, rows: Rows) -> Scheduler:
-        options = self._engine.options
-        return Scheduler(runner, rows, self._pin.policy_version, options.max_rows,
-                         options.keep_completions, self.counters)
+        return Scheduler(runner, rows, self._pin.policy_version, self._engine.options.max_rows,
+                         self.counters)
+
+    def _prefixes(self) -> PrefixCache:
+        return PrefixCache(self._engine.options.max_cached_tokens, self._engine.continuations)
 
     def _lanes(self) -> list[_Lane]:
         return [lane for lane in (self._fast, self._generic) if lane is not None]

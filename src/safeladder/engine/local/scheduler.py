@@ -21,17 +21,15 @@ class Scheduler:
         rows: bookkeeping of the same batch.
         policy_version: what completions carry.
         max_rows: most rows in the batch.
-        keep_completions: leave finished rows in the prefix cache, for prompts that continue them.
         counters: where work is counted.
     """
 
     def __init__(self, runner: Runner, rows: Rows, policy_version: int, max_rows: int,
-                 keep_completions: bool, counters: Counters) -> None:
+                 counters: Counters) -> None:
         self._runner = runner
         self._rows = rows
         self._policy_version = policy_version
         self._max_rows = max_rows
-        self._keep_completions = keep_completions
         self._counters = counters
         self._waiting: deque[Request] = deque()
         self._last = torch.empty(0, dtype=torch.int64)
@@ -66,8 +64,7 @@ class Scheduler:
         self._last = chosen.tokens
         for row in finished:
             request, number = self._rows.owners[row]
-            if self._keep_completions:
-                self._runner.remember(row, request.prompt.token_ids + self._rows.tokens(row))
+            self._runner.remember(row, request.prompt.token_ids + self._rows.tokens(row))
             request.finish(number, self._rows.completion(row, self._policy_version))
         self._drop(finished)
 
