@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -222,6 +223,8 @@ def test_a_terminal_gets_dimmed_reasoning_errors_in_line_and_can_stop_an_answer(
 def _own_terminal() -> None:
     import fcntl
     import termios
+    # A runner that was started in the background ignores interrupts, and so would its children.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
