@@ -2,6 +2,7 @@ import importlib.util
 import json
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,17 +88,21 @@ def test_numpy_scalars_become_numbers(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["metrics"] == {"loss": 0.5}
 
 
-@pytest.fixture
+@contextmanager
 def small_files_only() -> Iterator[None]:
+    """No longer than the write under test: the runner's own output may be a file, too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_is_one_clear_line(tmp_path: Path, small_files_only: None) -> None:
+def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
     sink = JsonlSink(tmp_path / "metrics.jsonl")
-    with pytest.raises(StorageError, match=r"cannot write .*metrics\.jsonl"):
+    with (pytest.raises(StorageError, match=r"cannot write .*metrics\.jsonl"),
+          small_files_only()):
         sink.log(record("rl", 0))
 
 
