@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from safeladder.errors import CheckpointError
 from safeladder.eval.statistics import paired_difference
@@ -122,8 +123,10 @@ def test_the_headline_has_the_figures_of_the_summary(finished_run: Path, page: s
 
 def test_a_disclosure_stands_in_the_same_sentence_as_the_figures(folder: Path) -> None:
     recipe = folder / "recipe.yaml"
-    recipe.write_text(recipe.read_text().replace(
-        "- name: cot_sft\n", "- name: cot_sft\n  disclosure: its teacher misreads implies\n"))
+    content = yaml.safe_load(recipe.read_text())
+    start = next(rung for rung in content["rungs"] if rung["name"] == "cot_sft")
+    start["disclosure"] = "its teacher misreads implies"
+    recipe.write_text(yaml.safe_dump(content, sort_keys=False))
     data = load_run(folder)
     sentence = headline(data, main_comparisons(data)).split(". ")[0:2]
     assert "cot_sft: its teacher misreads implies" in ". ".join(sentence).split(". Held-out")[0]
