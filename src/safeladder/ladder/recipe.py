@@ -49,8 +49,8 @@ class LocalEngineSpec(StrictModel):
     workers: int = Field(1, ge=1, description="data-parallel worker processes")
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "cpu"
-    max_rows: int = Field(256, ge=1, description="rows sampled at once")
-    max_tokens_per_microbatch: int = Field(16384, ge=1)
+    max_rows: int = Field(128, ge=1, description="rows sampled at once")
+    max_tokens_per_microbatch: int = Field(2048, ge=1)
     lora_rank: int | None = Field(None, ge=1, description="train a LoRA of this rank through peft")
 
 
