@@ -16,10 +16,7 @@ from safeladder.algos.base import LossInputs, LossOutput
 from safeladder.engine.local import compute as compute_module
 from safeladder.engine.local import head as head_module
 from safeladder.engine.local.compute import Compute, trainable
-from safeladder.engine.local.families import DecoderSpec
 from safeladder.engine.local.models import LoadedModel
-from safeladder.engine.local.native_train import train_kernels
-from safeladder.engine.local.packed import PackedDecoder
 from safeladder.engine.local.trainer import LocalTrainer
 from safeladder.types import Datum
 
@@ -89,22 +86,12 @@ SHAPES = {
 }
 
 
-@pytest.fixture(params=["compiled", "torch"])
-def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With compiled code between the products, and with torch's operators."""
-    if request.param == "torch":
-        monkeypatch.setattr("safeladder.engine.local.packed.train_kernels", lambda: None)
-    elif train_kernels() is None:
-        pytest.skip("there is no C compiler")
-    monkeypatch.setattr("safeladder.engine.local.attention_native._MAX_SCORES", 600)
-    monkeypatch.setattr("safeladder.engine.local.packed._MLP_TOKENS", 11)
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", KNOWN)
 def test_gradients_are_those_of_autograd(
-    name: str, shape: str, monkeypatch: pytest.MonkeyPatch, kernels: None,
+    name: str, shape: str, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("safeladder.engine.local.packed._MLP_TOKENS", 11)
     packed, general = both(name, SHAPES[shape], monkeypatch, torch.float32)
     assert packed[1] == pytest.approx(general[1], rel=1e-5, abs=1e-5)
     unused = {key for key, value in general[0].items() if value.abs().max() == 0}
@@ -116,21 +103,13 @@ def test_gradients_are_those_of_autograd(
 
 
 def test_forward_alone_gives_the_same_log_probabilities(
-    monkeypatch: pytest.MonkeyPatch, kernels: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data = SHAPES["masked"] + SHAPES["unshared"]
     packed = Compute(tiny("qwen3"), 30, 1, False).forward(data)
     monkeypatch.setattr(compute_module, "MAX_PACKED_LENGTH", 0)
     general = Compute(tiny("qwen3"), 30, 1, False).forward(data)
     np.testing.assert_allclose(np.concatenate(packed), np.concatenate(general), atol=2e-5)
-
-
-def test_compiled_code_is_used_where_there_is_a_compiler() -> None:
-    spec = DecoderSpec.from_model(tiny("qwen3").model)
-    assert spec is not None
-    assert PackedDecoder(spec).is_native == (train_kernels() is not None)
-    double = DecoderSpec.from_model(tiny("qwen3").model.double())
-    assert double is not None and not PackedDecoder(double).is_native
 
 
 def test_a_row_far_below_its_largest_score_has_weight_zero() -> None:

@@ -6,7 +6,6 @@
 Scores are plain batched products and a softmax whose result is kept for the backward. For rows
 of up to some hundred tokens this takes 0.6 of the time of torch's fused CPU kernel, forward and
 backward together; memory grows with the square of the length, so long rows take another path.
-:mod:`.attention_native` is the same with C between the products.
 
 The query heads of one key-value head stand under each other as rows of one matrix, so that
 grouped-query attention needs neither copies of keys nor a sum over their gradients.
@@ -15,32 +14,27 @@ grouped-query attention needs neither copies of keys nor a sum over their gradie
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from safeladder.engine.local.arena import Arena
 from safeladder.engine.local.batching import PackedBatch, Padding
-from safeladder.engine.local.elementwise import TorchElementwise
-from safeladder.engine.local.native_train import HeadCounts
+from safeladder.engine.local.elementwise import Normed, normalize
 
 
-class LayerAttention(Protocol):
-    """The attention of one layer over one micro-batch; keeps what its backward needs."""
+@dataclass(frozen=True)
+class HeadCounts:
+    """H query heads and K key-value heads of D dimensions."""
 
-    def forward(self, qkv: Tensor) -> Tensor:
-        """(N, (H + 2K) D) projections -> (N or own tokens, H D).
+    query: int
+    key_value: int
+    dim: int
 
-        Queries and keys are normalised where the family does that, and rotated.
-        """
-        ...
-
-    def backward(self, grad: Tensor, grad_gain: Tensor | None) -> Tensor:
-        """Gradient of the result -> gradient of the projections, over all N tokens; that of the
-        heads' gain (H + K, D) is added to ``grad_gain``.
-        """
-        ...
+    @property
+    def width(self) -> int:
+        """Of queries, keys and values of one token side by side: (H + 2K) D."""
+        return (self.query + 2 * self.key_value) * self.dim
 
 
 @dataclass(frozen=True)
@@ -58,14 +52,6 @@ class HeadSettings:
 
 
 @dataclass(frozen=True)
-class _Normed:
-    """x / rms(x) and 1 / rms(x)."""
-
-    hat: Tensor
-    rstd: Tensor
-
-
-@dataclass(frozen=True)
 class _Block:
     """One rectangle of attention, kept for its backward. B = rows * K, M = H / K * queries."""
 
@@ -79,13 +65,13 @@ class _Block:
     """(B, M, L) after the softmax."""
 
 
-class TorchAttention:
-    """Implements :class:`LayerAttention` for any dtype and device.
+class Attention:
+    """The attention of one layer over one micro-batch; keeps what its backward needs.
 
     Args:
         batch: the micro-batch.
         settings: of the layer.
-        arena: scratch memory; what the backward needs stays on it.
+        arena: scratch memory.
     """
 
     def __init__(self, batch: PackedBatch, settings: HeadSettings, arena: Arena) -> None:
@@ -93,12 +79,16 @@ class TorchAttention:
         self._heads = settings.counts
         self._rotation = settings.rotations[batch.positions][:, None]
         self._attend_prefix = batch.num_prefix > 0 and not settings.skip_prefix
-        self._normed: _Normed | None = None
+        self._normed: Normed | None = None
         self._prefix: _Block | None = None
         self._own: _Block | None = None
 
     def forward(self, qkv: Tensor) -> Tensor:
-        """See :class:`LayerAttention`; ``qkv`` is overwritten."""
+        """(N, (H + 2K) D) projections -> (N or own tokens, H D).
+
+        Queries and keys are normalised where the family does that, and rotated. ``qkv`` is
+        overwritten.
+        """
         batch, heads = self._batch, self._heads
         self._normalize_and_rotate(self._rotated_part(qkv))
         start = batch.num_prefix if not self._attend_prefix else 0
@@ -117,7 +107,9 @@ class TorchAttention:
         return out
 
     def backward(self, grad: Tensor, grad_gain: Tensor | None) -> Tensor:
-        """See :class:`LayerAttention`."""
+        """Gradient of the result -> gradient of the projections, over all N tokens; that of the
+        heads' gain (H + K, D) is added to ``grad_gain``.
+        """
         batch, heads, arena = self._batch, self._heads, self._arena
         assert self._own is not None
         start = batch.num_prefix if not self._attend_prefix else 0
@@ -148,10 +140,8 @@ class TorchAttention:
     def _normalize_and_rotate(self, heads: Tensor) -> None:
         gain = self._settings.gain
         if gain is not None:
-            hat, rstd = self._arena.empty(*heads.shape), self._arena.empty(*heads.shape[:2])
-            TorchElementwise().normalize(heads, hat, rstd, self._settings.eps)
-            self._normed = _Normed(hat, rstd)
-            torch.mul(hat, gain, out=heads)
+            self._normed = normalize(heads, self._settings.eps, self._arena)
+            torch.mul(self._normed.hat, gain, out=heads)
         _as_complex(heads).mul_(self._rotation)
 
     def _normalize_and_rotate_backward(self, grad: Tensor, grad_gain: Tensor | None) -> None:
@@ -162,7 +152,7 @@ class TorchAttention:
         product = grad * normed.hat
         grad_gain.add_(product.sum(0))
         mean = product.mul_(gain).sum(-1, keepdim=True).div_(-grad.shape[-1])
-        grad.mul_(gain).addcmul_(normed.hat, mean).mul_(normed.rstd[..., None])
+        grad.mul_(gain).addcmul_(normed.hat, mean).mul_(normed.rstd)
 
     # ------------------------------------------------------------------ layout
 

@@ -193,8 +193,6 @@ class PackedBatch:
     temperature: Tensor | None
     """(n,) or None when all are 1."""
     rows: tuple[Row, ...]
-    families: Plan
-    """Whose rows they are; families and rows stand in the order of the tokens."""
 
     @classmethod
     def single(cls, token_ids: Tensor, dtype: torch.dtype) -> PackedBatch:
@@ -243,5 +241,5 @@ def pack(plan: Plan, dtype: torch.dtype, device: torch.device) -> PackedBatch:
         targets=tensor(np.concatenate([row.trained(row.datum.token_ids) for row in rows])),
         temperature=None if (temperatures == 1).all()
         else torch.from_numpy(temperatures).to(device, dtype),
-        rows=rows, families=plan,
+        rows=rows,
     )

@@ -13,42 +13,36 @@ F intermediate. x_hat is x / rms(x) (arXiv 1910.07467 eq. 4); gains are folded i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from safeladder.engine.local.arena import Arena
-from safeladder.engine.local.attention import HeadSettings, LayerAttention, TorchAttention
-from safeladder.engine.local.attention_native import Layout, NativeAttention
+from safeladder.engine.local.attention import Attention, HeadCounts, HeadSettings
 from safeladder.engine.local.batching import PackedBatch
-from safeladder.engine.local.elementwise import Elementwise, TorchElementwise
+from safeladder.engine.local.elementwise import (
+    Normed,
+    normalize,
+    normalize_backward,
+    swiglu,
+    swiglu_backward,
+)
 from safeladder.engine.local.families import DecoderSpec
 from safeladder.engine.local.folding import DecoderTensors, LayerTensors
-from safeladder.engine.local.native_train import MAX_HEAD_DIM, HeadCounts, train_kernels
 
 _MLP_TOKENS = 512
 """Tokens that go through an MLP at a time, so that its wide temporaries stay in the cache."""
 
 
 @dataclass(frozen=True)
-class _Normed:
-    """x_hat (N, E) and 1 / rms(x) (N,)."""
-
-    hat: Tensor
-    rstd: Tensor
-
-
-@dataclass(frozen=True)
 class _SavedLayer:
     """What the backward of one layer needs."""
 
-    attention_in: _Normed
-    attention: LayerAttention
+    attention_in: Normed
+    attention: Attention
     attended: Tensor
-    mlp_in: _Normed
+    mlp_in: Normed
     gate_up: Tensor
 
 
@@ -58,7 +52,7 @@ class Activations:
 
     hidden: Tensor
     """(n, E) x_hat of the final norm, one per own token."""
-    final: _Normed
+    final: Normed
     layers: list[_SavedLayer]
 
 
@@ -72,16 +66,7 @@ class PackedDecoder:
     def __init__(self, spec: DecoderSpec) -> None:
         self._spec = spec
         self._heads = HeadCounts(spec.num_heads, spec.num_kv_heads, spec.head_dim)
-        native = (spec.dtype == torch.float32 and spec.device.type == "cpu"
-                  and spec.head_dim <= MAX_HEAD_DIM)
-        self._kernels = train_kernels() if native else None
-        self._elementwise: Elementwise = self._kernels or TorchElementwise()
         self._rotations = torch.empty(0, spec.head_dim // 2, dtype=torch.complex64)
-
-    @property
-    def is_native(self) -> bool:
-        """Whether compiled code runs between the products."""
-        return self._kernels is not None
 
     @torch.no_grad()
     def forward(self, weights: DecoderTensors, batch: PackedBatch, arena: Arena,
@@ -89,17 +74,18 @@ class PackedDecoder:
         """Run the decoder; ``keep`` holds what :meth:`backward` needs on the arena."""
         x = arena.empty(len(batch.token_ids), self._spec.hidden_size)
         torch.index_select(weights.embedding, 0, batch.token_ids, out=x)
-        attentions = self._attentions(batch, arena)
+        rotations = self._rotation_table(int(batch.positions.max()) + 1)
         saved = []
         mark = arena.height
         for number, layer in enumerate(weights.layers):
             last = number == len(weights.layers) - 1
-            kept, x = self._layer_forward(layer, attentions(layer, last), x, arena)
+            settings = HeadSettings(self._heads, layer.head_norm, self._spec.eps, rotations, last)
+            kept, x = self._layer_forward(layer, Attention(batch, settings, arena), x, arena)
             if keep:
                 saved.append(kept)
             else:
                 arena.release(mark)
-        final = self._normalize(x, arena)
+        final = normalize(x, self._spec.eps, arena)
         return Activations(final.hat, final, saved)
 
     @torch.no_grad()
@@ -112,7 +98,7 @@ class PackedDecoder:
         grad = arena.zeros(len(batch.token_ids), self._spec.hidden_size)
         # the last layer has outputs for own tokens only
         part = grad[batch.num_prefix :]
-        self._normalize_backward(grad_hidden, activations.final, part)
+        normalize_backward(grad_hidden, activations.final, part)
         for layer, saved, grads in reversed(list(zip(
                 weights.layers, activations.layers, gradients.layers, strict=True))):
             self._mlp_backward(layer, saved, part, grads, arena)
@@ -123,29 +109,15 @@ class PackedDecoder:
 
     # ------------------------------------------------------------------ forward
 
-    def _attentions(self, batch: PackedBatch, arena: Arena,
-                    ) -> Callable[[LayerTensors, bool], LayerAttention]:
-        """How to make the attention of a layer, given whether it is the last."""
-        rotations = self._rotation_table(int(batch.positions.max()) + 1)
-        make = (partial(TorchAttention, batch) if self._kernels is None else
-                partial(NativeAttention, self._kernels,
-                        Layout.of(batch, self._heads, self._spec.eps)))
-
-        def attention(layer: LayerTensors, last: bool) -> LayerAttention:
-            settings = HeadSettings(self._heads, layer.head_norm, self._spec.eps, rotations, last)
-            made: LayerAttention = make(settings, arena)
-            return made
-        return attention
-
-    def _layer_forward(self, layer: LayerTensors, attention: LayerAttention, x: Tensor,
+    def _layer_forward(self, layer: LayerTensors, attention: Attention, x: Tensor,
                        arena: Arena) -> tuple[_SavedLayer, Tensor]:
-        attention_in = self._normalize(x, arena)
+        attention_in = normalize(x, self._spec.eps, arena)
         qkv = _affine(arena.empty(len(x), len(layer.qkv)), attention_in.hat, layer.qkv,
                       layer.qkv_bias)
         attended = attention.forward(qkv)
         x = x[len(x) - len(attended) :]
         _add_affine(x, attended, layer.o, layer.o_bias)
-        mlp_in = self._normalize(x, arena)
+        mlp_in = normalize(x, self._spec.eps, arena)
         gate_up = self._mlp_forward(layer, mlp_in.hat, x, arena)
         return _SavedLayer(attention_in, attention, attended, mlp_in, gate_up), x
 
@@ -158,15 +130,10 @@ class PackedDecoder:
             part = slice(start, min(start + _MLP_TOKENS, len(x)))
             activated = scratch[: part.stop - start]
             _affine(gate_up[part], hat[part], layer.gate_up, layer.gate_up_bias)
-            self._elementwise.swiglu(gate_up[part], activated)
+            swiglu(gate_up[part], activated)
             _add_affine(x[part], activated, layer.down, layer.down_bias)
         arena.release(mark)
         return gate_up
-
-    def _normalize(self, x: Tensor, arena: Arena) -> _Normed:
-        normed = _Normed(arena.empty(*x.shape), arena.empty(len(x)))
-        self._elementwise.normalize(x, normed.hat, normed.rstd, self._spec.eps)
-        return normed
 
     def _rotation_table(self, needed: int) -> Tensor:
         """(positions, D / 2) cos + i sin; both halves of the family's own table are equal."""
@@ -196,11 +163,11 @@ class PackedDecoder:
             part = slice(start, min(start + _MLP_TOKENS, len(grad)))
             activated, inner, both = (tensor[: part.stop - start] for tensor in scratch)
             torch.mm(grad[part], layer.down, out=inner)
-            self._elementwise.swiglu_backward(saved.gate_up[part], inner, both, activated)
+            swiglu_backward(saved.gate_up[part], inner, both, activated)
             _affine_backward(activated, grad[part], grads.down, grads.down_bias)
             _affine_backward(saved.mlp_in.hat[part], both, grads.gate_up, grads.gate_up_bias)
             torch.mm(both, layer.gate_up, out=grad_hat[part])
-        self._normalize_backward(grad_hat, saved.mlp_in, grad)
+        normalize_backward(grad_hat, saved.mlp_in, grad)
         arena.release(mark)
 
     def _attention_backward(self, layer: LayerTensors, saved: _SavedLayer, grad_out: Tensor,
@@ -214,11 +181,8 @@ class PackedDecoder:
         grad_qkv = saved.attention.backward(grad_attended, grads.head_norm)
         _affine_backward(saved.attention_in.hat, grad_qkv, grads.qkv, grads.qkv_bias)
         grad_hat = torch.mm(grad_qkv, layer.qkv, out=arena.empty(*grad_in.shape))
-        self._normalize_backward(grad_hat, saved.attention_in, grad_in)
+        normalize_backward(grad_hat, saved.attention_in, grad_in)
         arena.release(mark)
-
-    def _normalize_backward(self, grad_hat: Tensor, normed: _Normed, target: Tensor) -> None:
-        self._elementwise.normalize_backward(grad_hat, normed.hat, normed.rstd, target)
 
 
 def _affine(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
