@@ -45,6 +45,7 @@ EXTRAS: tuple[Extra, ...] = (
           "data from Hugging Face datasets, and reasoning-gym tasks with their scorers"),
     Extra("math", ("math_verify",), "the verifier of mathematical expressions"),
     Extra("peft", ("peft",), "LoRA training"),
+    Extra("vision", ("PIL",), "reading image files"),
     Extra("tensorboard", ("tensorboard",), "metrics in TensorBoard"),
     Extra("trackio", ("trackio",), "metrics in trackio"),
     Extra("wandb", ("wandb",), "metrics in Weights & Biases"),

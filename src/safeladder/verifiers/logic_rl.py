@@ -76,7 +76,8 @@ def parse_answer(
     An entry is ``NAME [is] [a|an|the] ROLE`` with markdown, quotes, colons, dashes, commas, bars
     or an opening bracket allowed in between: "(1) Zoey is a knight", "**Zoey**: knave",
     "Zoey knight Bob knave", "| Zoey | knave |". Upper and lower case are equal, names match whole
-    words only, numbers and punctuation separate entries.
+    words only, numbers and punctuation separate entries. Right after a name the words of that
+    form are the form, even where a person is called "A" or "Is".
 
     None, too, for: a person named twice or without a role; a role with no person right before it
     (extra people, "is a knight or a knave"); negations and hedges ("is not a knight": the role has
@@ -102,6 +103,8 @@ def parse_answer(
         if skip:
             skip -= 1
             continue
+        if pending is not None and token in _BETWEEN:
+            continue
         hit = _entry_at(tokens, i, lexicon) if token in lexicon else None
         if hit is not None:
             words, is_name, value = hit
@@ -114,10 +117,7 @@ def parse_answer(
                 return None
             else:
                 found[pending], pending = value, None
-        elif pending is not None:
-            if token not in _BETWEEN:
-                return None
-        elif token in _HEDGES:
+        elif pending is not None or token in _HEDGES:
             return None
         elif token[0].isalpha() and token != "and":
             other_words += 1

@@ -13,7 +13,7 @@ from torch.nn import functional
 from safeladder.engine.local import native
 from safeladder.engine.local.decoder import FastDecoder
 from safeladder.engine.local.families import DecoderSpec
-from safeladder.engine.local.native import HeadShape, Kernels
+from safeladder.engine.local.native import CacheRows, HeadShape, Kernels
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,8 @@ def test_attend(compiled: Kernels, dim: int, heads: int, kv_heads: int, normed: 
     angles = torch.rand(columns, dim) * 6
     out = torch.empty(len(lengths), heads * dim)
     before = keys.clone(), values.clone()
-    compiled.attend(shape, qkv, weight, (angles.cos(), angles.sin()), starts, keys, values, end,
-                    out)
+    compiled.attend(shape, qkv, weight, (angles.cos(), angles.sin()),
+                    CacheRows(keys, values, starts, end), out)
     qk, v = qkv.view(len(lengths), -1, dim).split([heads + kv_heads, kv_heads], dim=1)
     if weight is not None:
         qk = qk * (qk.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * weight
@@ -80,8 +80,8 @@ def test_attention_survives_extreme_scores(compiled: Kernels) -> None:
     qkv, angles = torch.full((1, 4 * 32), 30.0), torch.zeros(20, 32)
     qkv[0, 2 * 32:3 * 32] = -30.0  # the new key
     out = torch.empty(1, 64)
-    compiled.attend(shape, qkv, None, (angles.cos(), angles.sin()), torch.tensor([0]),
-                    keys, values, 20, out)
+    compiled.attend(shape, qkv, None, (angles.cos(), angles.sin()),
+                    CacheRows(keys, values, torch.tensor([0]), 20), out)
     # one key scores 960, all others at most -960
     torch.testing.assert_close(out.view(2, 32), values[0, 0, 3].expand(2, -1))
 

@@ -261,13 +261,13 @@ def test_arbitrary_text_is_judged_and_only_a_right_answer_scores(text):
         assert text.count("<think>") == text.count("<answer>") == 1
 
 
-NAME = st.from_regex(r"[A-Z][a-z]{1,8}(?:[-'][A-Z][a-z]{1,5})?", fullmatch=True)
+NAME = st.from_regex(r"[A-Z][a-z]{0,8}(?:[-'][A-Z][a-z]{1,5})?", fullmatch=True)
 
 
 @given(st.data())
 def test_every_assignment_is_read_back_in_every_form(data):
     names = data.draw(st.lists(NAME, min_size=1, max_size=8, unique_by=str.casefold).filter(
-        lambda names: not {n.casefold() for n in names} & {"knight", "knave"}))
+        lambda names: not {n.casefold() for n in names} & {"knight", "knave", "and"}))
     roles = data.draw(st.lists(st.sampled_from(["knight", "knave"]), min_size=len(names),
                                max_size=len(names)))
     gap = data.draw(st.sampled_from([" ", " is a ", " is the ", ": ", " - ", "** is a **"]))

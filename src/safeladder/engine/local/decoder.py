@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from safeladder.engine.local.families import Affine, DecoderSpec, LayerSpec
 from safeladder.engine.local.kv import KVCache, Span
-from safeladder.engine.local.native import MAX_HEAD_DIM, HeadShape, Kernels, kernels
+from safeladder.engine.local.native import MAX_HEAD_DIM, CacheRows, HeadShape, Kernels, kernels
 from safeladder.engine.local.workers import row_shares, run_parallel
 
 _PACKED_LIMIT = 64_000_000
@@ -135,9 +135,8 @@ class FastDecoder:
         for index, layer in enumerate(self._layers):
             kernels.rms_norm(x, layer.input_norm, spec.eps, out=h)
             qkv = _joined(layer.qkv, h)
-            kernels.attend(shape, qkv, layer.qk_norm, (self._cos, self._sin), starts,
-                           cache.keys[index, rows], cache.values[index, rows], cache.end,
-                           out=attended)
+            kept = CacheRows(cache.keys[index, rows], cache.values[index, rows], starts, cache.end)
+            kernels.attend(shape, qkv, layer.qk_norm, (self._cos, self._sin), kept, attended)
             layer.o.add_to(x, attended)
             kernels.rms_norm(x, layer.post_norm, spec.eps, out=h)
             kernels.silu_mul(_joined(layer.gate_up, h), out=activated)
@@ -249,7 +248,7 @@ class FastDecoder:
         """(positions, D) each; the sign of rotate_half is in the sine: [a, b] -> [b, a] * sin."""
         cos, sin = self.spec.rotary(torch.arange(positions, device=self.spec.device))
         half = sin.shape[-1] // 2
-        return cos, torch.cat((-sin[:, :half], sin[:, half:]), dim=-1)
+        return cos.contiguous(), torch.cat((-sin[:, :half], sin[:, half:]), dim=-1)
 
 
 def _native_can(spec: DecoderSpec) -> bool:

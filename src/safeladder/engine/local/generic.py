@@ -37,10 +37,12 @@ class GenericRunner:
     def __init__(self, loaded: LoadedModel, prefixes: PrefixCache, counters: Counters) -> None:
         self._loaded = loaded
         self._model: Any = loaded.model
-        self._inner: Any = getattr(loaded.model, "model", loaded.model)
+        # peft hides the signature of the model it wraps
+        unwrapped: Any = getattr(self._model, "get_base_model", lambda: self._model)()
+        self._inner: Any = getattr(unwrapped, "model", unwrapped)
         self._prefixes = prefixes
         self._counters = counters
-        parameters = inspect.signature(self._model.forward).parameters
+        parameters = inspect.signature(unwrapped.forward).parameters
         self._takes_positions = "position_ids" in parameters
         self._takes_cache = "past_key_values" in parameters
         self._cache: Any = None

@@ -22,6 +22,7 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,6 +57,19 @@ class HeadShape:
     dim: int
     eps: float
     scaling: float
+
+
+class CacheRows(NamedTuple):
+    """One layer's keys and values of some rows."""
+
+    keys: Tensor
+    """(N, kv_heads, columns, dim)."""
+    values: Tensor
+    """The same."""
+    starts: Tensor
+    """(N,) int64, the first column of each row."""
+    end: int
+    """One past the open column, which all rows share."""
 
 
 class Kernels:
@@ -112,32 +126,28 @@ class Kernels:
 
     def attend(
         self, shape: HeadShape, qkv: Tensor, qk_norm: Tensor | None,
-        rotation: tuple[Tensor, Tensor], starts: Tensor, keys: Tensor, values: Tensor,
-        end: int, out: Tensor,
+        rotation: tuple[Tensor, Tensor], rows: CacheRows, out: Tensor,
     ) -> None:
-        """One layer's attention over the open column ``end - 1`` and all before it.
+        """One layer's attention over the open column and all before it.
 
         Args:
             shape: of the model's heads.
             qkv: (N, heads + 2 * kv_heads, dim) as the projections leave it.
             qk_norm: (heads + kv_heads, dim) weights of the head norms, if the model has them.
             rotation: cosines and signed sines, (positions, dim) each.
-            starts: (N,) first column of each row.
-            keys: (N, kv_heads, columns, dim); the open column is written.
-            values: the same.
-            end: one past the open column.
+            rows: the keys and values of the same rows; the open column is written.
             out: (N, heads * dim).
         """
-        columns = values.shape[2]
-        packed = _Shape(len(qkv), shape.heads, shape.kv_heads, shape.dim, end, columns,
+        columns = rows.values.shape[2]
+        packed = _Shape(len(qkv), shape.heads, shape.kv_heads, shape.dim, rows.end, columns,
                         shape.eps, shape.scaling)
         groups = shape.heads // shape.kv_heads
         scratch = qkv.new_empty(groups * shape.dim + 2 * (columns + 16))
         self._attend(
             ctypes.addressof(packed), qkv.data_ptr(),
             None if qk_norm is None else qk_norm.data_ptr(),
-            rotation[0].data_ptr(), rotation[1].data_ptr(), starts.data_ptr(),
-            keys.data_ptr(), values.data_ptr(), scratch.data_ptr(), out.data_ptr())
+            rotation[0].data_ptr(), rotation[1].data_ptr(), rows.starts.data_ptr(),
+            rows.keys.data_ptr(), rows.values.data_ptr(), scratch.data_ptr(), out.data_ptr())
 
 
 @functools.cache
