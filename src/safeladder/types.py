@@ -208,6 +208,12 @@ class Trajectory:
     reward: Reward | None = None
     error: str | None = None
 
+    @classmethod
+    def finished(cls, prompt: Prompt, response: str) -> Trajectory:
+        """A completed single-turn trajectory of a response from elsewhere (no tokens)."""
+        completion = Completion((), np.zeros(0, np.float32), "stop", 0)
+        return cls(prompt, (Turn((), completion, response, prompt.media),), Status.COMPLETED)
+
     @property
     def response(self) -> str:
         """The last turn's response; empty if there was none."""

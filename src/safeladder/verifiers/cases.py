@@ -11,9 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from safeladder.types import Completion, Group, Message, Prompt, Status, Trajectory, Turn
+from safeladder.types import Group, Message, Prompt, Trajectory
 
 if TYPE_CHECKING:
     from safeladder.verifiers.base import Verifier
@@ -64,8 +62,7 @@ def trajectory_of(
     """A completed single-turn trajectory with this response (no tokens)."""
     prompt = Prompt(id=prompt_fields.pop("id", "case"), messages=(Message("user", user),),
                     reference=reference, meta=meta or {}, **prompt_fields)
-    completion = Completion((), np.zeros(0, np.float32), "stop", 0)
-    return Trajectory(prompt, (Turn((), completion, response),), Status.COMPLETED)
+    return Trajectory.finished(prompt, response)
 
 
 def check(verifier: Verifier, cases: Sequence[Case] | None = None) -> list[str]:
