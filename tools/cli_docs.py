@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-COMMANDS = ([], ["climb"], ["report"], ["chat"], ["doctor"], ["data"], ["data", "knights-knaves"])
+COMMANDS = ([], ["climb"], ["report"], ["chat"], ["doctor"], ["data"], ["data", "knights-knaves"],
+            ["verifier"], ["verifier", "check"])
 TARGET = Path(__file__).parent.parent / "docs" / "cli.md"
 
 

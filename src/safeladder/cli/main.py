@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from safeladder import __version__
+from safeladder.cli.verifier import verifier_app
 from safeladder.errors import SafeLadderError
 
 app = typer.Typer(
@@ -17,6 +18,7 @@ app = typer.Typer(
     help="Take a language model up a ladder of safety-oriented reinforcement learning.")
 data_app = typer.Typer(no_args_is_help=True, help="Write data sets.")
 app.add_typer(data_app, name="data")
+app.add_typer(verifier_app, name="verifier")
 
 
 def _version(show: bool) -> None:

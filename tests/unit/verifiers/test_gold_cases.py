@@ -10,9 +10,10 @@ import pytest
 from safeladder.errors import DataError
 from safeladder.verifiers import build_verifier, check
 from safeladder.verifiers.cases import trajectory_of
+from safeladder.verifiers.check_all import required_settings, shipped_types
 from safeladder.verifiers.registry import VERIFIERS
 
-SHIPPED = [kind for kind, cls in VERIFIERS.items() if cls.cases]
+SHIPPED = shipped_types()
 
 
 @pytest.fixture(scope="module", params=SHIPPED)
@@ -45,8 +46,14 @@ def test_the_format_verifier_says_what_is_wrong():
     assert verifier.verify(trajectory_of("<think>a b</think>")).score == 1.0
 
 
-def test_all_but_the_adapters_ship_cases():
-    assert set(VERIFIERS) - set(SHIPPED) == {"trl", "verl"}
+@pytest.mark.parametrize("kind", VERIFIERS)
+def test_every_type_ships_cases_unless_it_comes_from_its_user(kind):
+    kinds = {case.kind for case in getattr(VERIFIERS[kind], "cases", ())}
+    assert kinds == {"good", "bad", "hostile"} or required_settings(kind)
+
+
+def test_the_adapters_come_from_their_user():
+    assert required_settings("trl") == required_settings("verl") == ("path",)
 
 
 def test_verifiers_import_without_torch_and_transformers():
