@@ -175,6 +175,8 @@ class Verdict:
     error: str | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
     """Named components of the score (``{"format": 1.0, "answer": 2.0}``), when it has any."""
+    origin: str = ""
+    """What judged, where the name does not say it: a model and the hash of its prompt."""
 
     def __post_init__(self) -> None:
         if self.score is not None and not math.isfinite(self.score):
@@ -195,6 +197,8 @@ class Reward:
 
     total: float | None
     parts: Mapping[str, float | None] = field(default_factory=dict)
+    monitor: Mapping[str, float | None] = field(default_factory=dict)
+    """Scores that were asked for to watch the reward, and are no part of it."""
 
 
 @dataclass

@@ -24,8 +24,14 @@ from safeladder.render import Renderer
 from safeladder.rollout import rollout
 from safeladder.train.metrics import PhaseClock
 from safeladder.train.sft import training_row
-from safeladder.types import Datum, Group, Prompt
-from safeladder.verifiers import Objective, Verifier, VerifyPolicy, verify_all
+from safeladder.types import Datum, Group, Prompt, Trajectory
+from safeladder.verifiers import (
+    Objective,
+    VerificationReport,
+    Verifier,
+    VerifyPolicy,
+    verify_all,
+)
 
 
 def initial_model(recipe: Recipe) -> LoadedModel:
@@ -145,6 +151,23 @@ class Collector:
         # The clock's figures are apart: what is in here must be equal on every run.
         counts = {k: v for k, v in report.counts().items() if "seconds" not in k}
         return groups_P, {"tokens/sampled": float(tokens), **counts}
+
+
+def check_judged(trajectories: Sequence[Trajectory], policy: VerifyPolicy) -> None:
+    """What an evaluation may leave unjudged is what training may: a rung whose figures a dead
+    judge left out is not done, and is evaluated again on ``--resume``.
+
+    Raises:
+        TooManyAbstentions: as :func:`verify_all`.
+    """
+    rows: dict[str, list[Trajectory]] = {}
+    for trajectory in trajectories:
+        for name in trajectory.verdicts:
+            rows.setdefault(name, []).append(trajectory)
+    report = VerificationReport()
+    for name, judged in rows.items():
+        report.add(name, judged, 0.0)
+    report.check(policy.max_abstentions, policy.min_abstentions)
 
 
 def check_failures(groups_P: Sequence[Group], policy: VerifyPolicy) -> None:

@@ -21,7 +21,7 @@ from safeladder.errors import ConfigError
 from safeladder.train.rl import RLSettings
 from safeladder.train.sft import SFTSettings
 from safeladder.verifiers import VerifyPolicy
-from safeladder.verifiers.objective import Weighted
+from safeladder.verifiers.objective import AnyObjective, normalises
 
 
 class EmbeddedModel(StrictModel):
@@ -121,7 +121,7 @@ class Recipe(StrictModel):
     engine: LocalEngineSpec = LocalEngineSpec()
     verifiers: dict[str, dict[str, Any]] = Field(
         min_length=1, description="name -> {type: ..., settings}")
-    objective: Weighted
+    objective: AnyObjective = Field(description="how verdicts become a reward")
     verify: VerifyPolicy = VerifyPolicy()
     evaluation: EvaluationSpec
     sinks: list[Literal["tensorboard", "trackio", "wandb"]] = Field(default_factory=list)
@@ -144,6 +144,13 @@ class Recipe(StrictModel):
             if start in {r.name for r in self.rungs} and start not in before:
                 raise ValueError(f"rung {rung.name!r} starts from {start!r}, which comes later")
             before.append(rung.name)
+        return self
+
+    @model_validator(mode="after")
+    def _truncated_fits(self) -> Recipe:
+        if not isinstance(self.verify.truncated, str) and normalises(self.objective):
+            raise ValueError("verify.truncated gives a fixed reward, but the objective normalises "
+                             "rewards within their batch: set it to 'judge' or 'exclude'")
         return self
 
     def start_of(self, rung: Rung) -> str | None:

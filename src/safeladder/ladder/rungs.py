@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from safeladder.ladder.build import (
     Judge,
     build_renderer,
     build_trainer,
+    check_judged,
     initial_model,
     load_checkpoint,
     load_prompts,
@@ -129,12 +130,19 @@ class RungWork:
     @cached_property
     def collect(self) -> Collector:
         """Rollout and verification."""
-        return Collector(self.renderer, self.climber.judge)
+        return Collector(self.renderer, self.judge)
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The climb's verifiers; what an objective learns begins anew on every rung."""
+        return replace(self.climber.judge,
+                       objective=self.climber.recipe.objective.model_copy(deep=True))
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
         """The rung's resumable states."""
-        return Checkpoints(self.climber.run.state(self.rung.name), self.rung.settings.save_every)
+        return Checkpoints(self.climber.run.state(self.rung.name), self.rung.settings.save_every,
+                           carried={"objective": self.judge.objective})
 
     @property
     def seed(self) -> int:
@@ -161,14 +169,15 @@ class RungWork:
         """Reinforcement learning."""
         algorithm = build_algorithm(rung.algorithm)
         stream = build_stream(rung.data, rung.curriculum, self.seed)
-        check_routes({prompt.task for prompt in stream.prompts}, self.climber.judge.objective,
-                     self.climber.judge.verifiers)
+        check_routes({prompt.task for prompt in stream.prompts}, self.judge.objective,
+                     self.judge.verifiers)
         reference = None
         if "ref" in algorithm.needs:
             reference = await self._reference(rung)
         return await train_rl(RLRun(
             name=rung.name, seed=self.seed, trainer=self.trainer, data=stream,
-            collect=self.collect, algorithm=algorithm, reference=reference,
+            collect=self.collect, objective=self.judge.objective, algorithm=algorithm,
+            reference=reference,
             settings=rung.settings, stop_token_ids=self.renderer.stop_token_ids,
             checkpoints=self.checkpoints,
             log=self.log(rung.settings.num_steps, rung.settings.temperature),
@@ -205,8 +214,10 @@ class RungWork:
     async def _judged(
         self, sampler: Sampler, prompts: Sequence[Prompt], params: SamplingParams,
     ) -> list[Trajectory]:
-        return await evaluate(sampler, self.renderer, self.collect.environment, prompts, params,
-                              self.climber.judge)
+        judged = await evaluate(sampler, self.renderer, self.collect.environment, prompts, params,
+                                self.judge)
+        check_judged(judged, self.judge.policy)
+        return judged
 
     def _params(self, temperature: float, stream: int) -> SamplingParams:
         """Evaluation sampling; its seed does not depend on the recipe's, so that runs compare."""

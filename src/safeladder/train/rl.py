@@ -22,6 +22,7 @@ from safeladder.train.metrics import PhaseClock, rollout_metrics, step_record
 from safeladder.train.schedule import OptimSettings
 from safeladder.train.state import Checkpoints, LoopState
 from safeladder.types import Group, Prompt
+from safeladder.verifiers.base import Objective
 
 
 class RLSettings(StrictModel):
@@ -107,6 +108,8 @@ class RLRun:
     trainer: Trainer
     data: PromptStream
     collect: RolloutAndVerify
+    objective: Objective
+    """The one that ``collect`` rewards by."""
     algorithm: Algorithm
     reference: Sampler | None
     settings: RLSettings
@@ -145,7 +148,8 @@ async def train_rl(run: RLRun) -> LoopState:
                 state.tokens_trained += sum(datum.num_trained for datum in minibatch)
                 clock.count("update", sum(len(datum.token_ids) for datum in minibatch))
         policy = await trainer.sampler()                             # pi_old <- pi_theta
-        metrics = rollout_metrics(groups_P, algorithm, settings.max_tokens)
+        metrics = {**rollout_metrics(groups_P, algorithm, settings.max_tokens),
+                   **run.objective.update(groups_P)}                 # multipliers of the next batch
         state.tokens_sampled += int(counts["tokens/sampled"])
         state.next_step, state.data = step + 1, run.data.state_dict()
         run.log.record(step_record(run.name, "rl", step, {**metrics, **counts, **stats.scalars()},

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safeladder.engine.base import Trainer
 from safeladder.errors import CheckpointError
@@ -24,6 +25,20 @@ class LoopState:
     """All tokens that went through forward_backward with mask 1."""
     data: dict[str, Any] = field(default_factory=dict)
     """The prompt stream's position."""
+    carried: dict[str, Any] = field(default_factory=dict)
+    """What :attr:`Checkpoints.carried` held, by name."""
+
+
+class Carried(Protocol):
+    """Something beside the trainer that moves on from step to step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands, as JSON values."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go back to there."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -38,6 +53,8 @@ class Checkpoints:
     every: int = 0
     """Steps between states; 0 keeps none."""
     keep: int = 2
+    carried: Mapping[str, Carried] = field(default_factory=dict)
+    """What is saved with every state and restored with it (an objective's multipliers)."""
 
     def due(self, next_step: int) -> bool:
         """Whether a state belongs after this many steps."""
@@ -53,6 +70,7 @@ class Checkpoints:
         shutil.rmtree(path, ignore_errors=True)
         with atomic_folder(path) as partial:
             await trainer.save_state(partial / "trainer")
+            state.carried = {name: part.state_dict() for name, part in self.carried.items()}
             write_text(partial / "loop.json", json.dumps(asdict(state)))
         for old in self.steps()[:-self.keep]:
             shutil.rmtree(old)
@@ -73,6 +91,8 @@ class Checkpoints:
         newest = states[-1]
         try:
             state = LoopState(**json.loads((newest / "loop.json").read_text()))
+            for name, part in self.carried.items():
+                part.load_state_dict(state.carried.get(name, {}))
             await trainer.load_state(newest / "trainer")
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise CheckpointError(

@@ -12,7 +12,7 @@ import inspect
 import time
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from pydantic import Field, FiniteFloat
 
@@ -71,8 +71,25 @@ class Objective(Protocol):
         """
         ...
 
-    def reward(self, trajectory: Trajectory) -> Reward:
-        """Combine ``trajectory.verdicts``; ``total`` is None when a required part is unjudged."""
+    def rewards(self, groups_P: Sequence[Group]) -> list[list[Reward]]:
+        """Combine the verdicts of every trajectory of a batch; changes nothing.
+
+        The groups hold judged trajectories only. ``total`` is None where a required part is
+        unjudged. An objective that looks at one trajectory at a time and learns nothing inherits
+        all but its formula from :class:`~safeladder.verifiers.objective.PerTrajectory`.
+        """
+        ...
+
+    def update(self, groups_P: Sequence[Group]) -> Mapping[str, float]:
+        """Learn from a batch that has trained, once per step; return figures to log."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has learned, as JSON values."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go back to that."""
         ...
 
 
@@ -135,9 +152,10 @@ async def verify_all(
             raise ConfigError(f"the objective asks for verifier {name!r}; known: {known}")
     seconds = await asyncio.gather(
         *(_run(name, verifiers[name], rows, policy) for name, rows in queues.items()))
-    for trajectory in judged:
-        trajectory.reward = objective.reward(trajectory)
-        report.unrewarded += trajectory.reward.total is None
+    for group, rewards in zip(judged, objective.rewards(judged), strict=True):
+        for trajectory, reward in zip(group.trajectories, rewards, strict=True):
+            trajectory.reward = reward
+            report.unrewarded += reward.total is None
     for (name, rows), spent in zip(queues.items(), seconds, strict=True):
         report.add(name, rows, spent)
     report.seconds = time.perf_counter() - started
@@ -148,12 +166,13 @@ async def verify_all(
 def _route(
     groups: Iterable[Group], objective: Objective, policy: VerifyPolicy,
     report: VerificationReport,
-) -> tuple[list[Trajectory], dict[str, list[Trajectory]]]:
-    """The trajectories to be judged, and the same by verifier."""
-    judged: list[Trajectory] = []
+) -> tuple[list[Group], dict[str, list[Trajectory]]]:
+    """The trajectories to be judged, in their groups, and the same by verifier."""
+    judged: list[Group] = []
     queues: dict[str, list[Trajectory]] = {}
     for group in groups:
         names = objective.verifiers(group.prompt.task)
+        kept: list[Trajectory] = []
         for trajectory in group.trajectories:
             report.trajectories += 1
             trajectory.verdicts = {}
@@ -169,9 +188,10 @@ def _route(
                     report.unrewarded += excluded
                     trajectory.reward = Reward(None if excluded else float(policy.truncated))
                     continue
-            judged.append(trajectory)
+            kept.append(trajectory)
             for name in names:
                 queues.setdefault(name, []).append(trajectory)
+        judged.append(Group(group.prompt, kept))
     return judged, queues
 
 
