@@ -245,3 +245,14 @@ class Scorer(Protocol):
     async def score(self, token_ids: Sequence[int], media: Sequence[Media] = ()) -> FloatArray:
         """Return the head's outputs for one sequence."""
         ...
+
+
+class ChoiceScorer(Protocol):
+    """Something that compares continuations of one prompt at about the price of one."""
+
+    async def choice_logprobs(
+        self, prompt_ids: Sequence[int], choices: Sequence[Sequence[int]],
+        media: Sequence[Media] = (),
+    ) -> FloatArray:
+        """Return (K,) log p(choice_k | prompt), summed over the tokens of each choice."""
+        ...

@@ -197,6 +197,23 @@ class Renderer:
         found = _TRAILING_THINK.search(text)
         return found.group() if found else ""
 
+    def plain(self, text: str) -> str:
+        """``text`` with a blank inside whatever spells a special token.
+
+        For texts that are quoted to a judge: a response that spells an end of turn or an image
+        must not end the judge's turn or show it an image.
+        """
+        return self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+    @cached_property
+    def _special(self) -> re.Pattern[str]:
+        added: Mapping[int, Any] = self._tokenizer.added_tokens_decoder
+        names = {str(token.content) for token in added.values() if token.special}
+        if self._processor is not None:
+            names.add(self._processor.image_token)
+        longest_first = sorted((name for name in names if len(name) > 1), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a text as it is: no template, no special tokens added."""
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])

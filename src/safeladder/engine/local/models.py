@@ -21,7 +21,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
-    AutoProcessor,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedTokenizerBase,
@@ -30,6 +29,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
+from safeladder.engine.local.processors import IMAGE_TOKENS, load_processor, make_processor
 from safeladder.errors import CheckpointError, ConfigError, MissingExtra, ModelError
 from safeladder.files import atomic_folder
 
@@ -87,18 +87,32 @@ def load_model(
         CheckpointError: a file is missing or damaged, or the weights do not fit the config.
         MissingExtra: ``lora`` is given and peft is not installed.
     """
-    name = str(path)
+    return _finish(_load(str(path), dtype, headless=False), device, lora)
+
+
+def load_backbone(path: str | Path) -> LoadedModel:
+    """As :func:`load_model` (fp32, CPU), for a folder whose output layer is missing or another.
+
+    The output layer of the model returned is random where the folder has none.
+
+    Raises:
+        CheckpointError: anything else is missing or damaged.
+    """
+    return _finish(_load(str(path), torch.float32, headless=True), "cpu", None)
+
+
+def _load(name: str, dtype: torch.dtype, headless: bool) -> LoadedModel:
     if (Path(name).is_absolute() or name.startswith(".")) and not Path(name).is_dir():
         raise CheckpointError(f"there is no model folder {name}: check the path")
-    with _readable(name), _no_progress_bars():
+    with _readable(name), quiet(warnings=not headless):
         config = AutoConfig.from_pretrained(name)
         multimodal = _takes_images(config)
         factory: Any = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
         model, info = factory.from_pretrained(name, dtype=dtype, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(name)
-        processors: Any = AutoProcessor
-        processor = processors.from_pretrained(name) if multimodal else None
-    problems = [*info["missing_keys"], *info["mismatched_keys"]]
+        processor = load_processor(name, tokenizer) if multimodal else None
+    problems = [key for key in (*info["missing_keys"], *info["mismatched_keys"])
+                if not (headless and str(key).startswith("lm_head."))]
     if problems:
         # transformers would go on with random weights in these places
         raise CheckpointError(
@@ -108,7 +122,7 @@ def load_model(
         # transformers makes an empty one where the files are missing
         raise CheckpointError(f"cannot load the model {name}: its tokenizer files are missing; "
                               "copy the checkpoint again")
-    return _finish(LoadedModel(model, tokenizer, processor), device, lora)
+    return LoadedModel(model, tokenizer, processor)
 
 
 def build_model(
@@ -118,7 +132,8 @@ def build_model(
     """Make a stock architecture with random weights (fp32, CPU), e.g. ``{"model_type": "qwen3",
     "hidden_size": 128, ...}``.
 
-    Vocabulary size and special tokens come from the tokenizer where the config does not say.
+    Vocabulary size and special tokens come from the tokenizer where the config does not say. An
+    image-text model whose tokenizer has Qwen2.5-VL's image tokens gets its processor made.
     The same seed gives the same weights, and the caller's random state is left alone.
 
     Raises:
@@ -134,14 +149,19 @@ def build_model(
     if target["vocab_size"] < len(tokenizer):
         raise ConfigError(f"model.vocab_size {target['vocab_size']} is less than the tokenizer's "
                           f"{len(tokenizer)} ids: leave it out or enlarge it")
+    own_processor = processor is None and IMAGE_TOKENS[0] in tokenizer.get_vocab()
     if text is not None:
         settings["text_config"] = target
+        if own_processor:
+            settings = _image_token_ids(tokenizer) | settings
     _check_keys(model_type, settings)
     full = AutoConfig.for_model(model_type, **settings)
     factory: Any = AutoModelForImageTextToText if _takes_images(full) else AutoModelForCausalLM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = factory.from_config(full, dtype=torch.float32)
+    if own_processor and _takes_images(full):
+        processor = make_processor(full, tokenizer)
     return _finish(LoadedModel(model, tokenizer, processor), "cpu", None)
 
 
@@ -164,11 +184,16 @@ def save_checkpoint(loaded: LoadedModel, path: Path) -> None:
     model: Any = loaded.model
     if loaded.adapters is not None:
         model = copy.deepcopy(cast(Any, loaded.adapters)).merge_and_unload()
-    with atomic_folder(Path(path)) as folder, _no_progress_bars():
+    with atomic_folder(Path(path)) as folder, quiet():
         model.save_pretrained(folder)
-        loaded.tokenizer.save_pretrained(folder)
-        if loaded.processor is not None:
-            loaded.processor.save_pretrained(folder)
+        save_tokenizer(loaded, folder)
+
+
+def save_tokenizer(loaded: LoadedModel, folder: Path) -> None:
+    """Write the tokenizer, and the processor of a model that takes images, into ``folder``."""
+    loaded.tokenizer.save_pretrained(folder)
+    if loaded.processor is not None:
+        loaded.processor.save_pretrained(folder)
 
 
 def with_lora(loaded: LoadedModel, lora: LoraParams) -> LoadedModel:
@@ -209,6 +234,12 @@ def _takes_images(config: PretrainedConfig) -> bool:
             and config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
 
 
+def _image_token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    ids = [tokenizer.convert_tokens_to_ids(token) for token in IMAGE_TOKENS]
+    return dict(zip(names, ids, strict=True))
+
+
 def _check_keys(model_type: object, settings: Mapping[str, Any], where: str = "model") -> None:
     try:
         known = {*AutoConfig.for_model(str(model_type)).to_dict(), "rope_theta"}
@@ -239,13 +270,16 @@ def _readable(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Keep transformers' bars out of the caller's terminal display."""
+def quiet(warnings: bool = True) -> Iterator[None]:
+    """Keep transformers' bars, and without ``warnings`` these too, off the caller's terminal."""
     bars: Any = transformers_logging
-    shown = bars.is_progress_bar_enabled()
+    shown, level = bars.is_progress_bar_enabled(), bars.get_verbosity()
     bars.disable_progress_bar()
+    if not warnings:
+        bars.set_verbosity_error()
     try:
         yield
     finally:
+        bars.set_verbosity(level)
         if shown:
             bars.enable_progress_bar()
