@@ -14,6 +14,7 @@ from safeladder.verifiers.base import Objective, Verifier
 from safeladder.verifiers.format import ThinkFormat
 from safeladder.verifiers.logic_rl import LogicRL
 from safeladder.verifiers.math import MathAnswer
+from safeladder.verifiers.microworld import Microworld
 from safeladder.verifiers.numeric import NumericAnswer
 from safeladder.verifiers.reasoning_gym import ReasoningGym
 from safeladder.verifiers.workers import Isolated
@@ -22,6 +23,7 @@ VERIFIERS: dict[str, type[StrictModel]] = {
     "format": ThinkFormat,
     "logic_rl": LogicRL,
     "math": MathAnswer,
+    "microworld": Microworld,
     "numeric": NumericAnswer,
     "reasoning_gym": ReasoningGym,
     "trl": TRLReward,
