@@ -12,6 +12,7 @@ from safeladder.errors import ConfigError, MissingExtra
 from safeladder.verifiers.adapters import TRLReward, VerlScore
 from safeladder.verifiers.base import Objective, Verifier
 from safeladder.verifiers.format import ThinkFormat
+from safeladder.verifiers.ifeval import IFEval
 from safeladder.verifiers.logic_rl import LogicRL
 from safeladder.verifiers.math import MathAnswer
 from safeladder.verifiers.microworld import Microworld
@@ -21,6 +22,7 @@ from safeladder.verifiers.workers import Isolated
 
 VERIFIERS: dict[str, type[StrictModel]] = {
     "format": ThinkFormat,
+    "ifeval": IFEval,
     "logic_rl": LogicRL,
     "math": MathAnswer,
     "microworld": Microworld,
