@@ -2,7 +2,7 @@
 
 With OpenMP's default policy a thread that waits at a barrier spins. On two cores of which another
 process uses one, that made a training step six times slower than with the passive policy, while
-on a quiet machine the two are equal (``docs/performance``). The policy is read once, when the
+on a quiet machine the two are equal (``docs/performance.md``). The policy is read once, when the
 OpenMP runtime starts, so it has to be set before torch is imported.
 """
 

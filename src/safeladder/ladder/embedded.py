@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 USER, ASSISTANT, END, PAD, UNKNOWN = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>", "<|unk|>"
+IMAGE_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 CHAT_TEMPLATE = (
@@ -58,6 +59,42 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> Any:
                         for tag in TAGS])
     wrapped.chat_template = CHAT_TEMPLATE
     return wrapped
+
+
+IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+VERIFIER_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}" + ASSISTANT + "{% else %}" + USER + " {% endif %}"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}" + IMAGE + " {% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}"
+    "{% if message['role'] == 'assistant' %}" + END + "{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}" + ASSISTANT + "{% endif %}"
+)
+"""Turns as in :data:`CHAT_TEMPLATE`, with images and without a think tag to fill in."""
+
+
+def train_verifier_tokenizer(
+    corpus: Iterable[str], vocab_size: int, labels: Iterable[str], images: bool,
+) -> Any:
+    """:func:`train_tokenizer` for a verifier: every label is one token, images are allowed.
+
+    One-token labels are compared by a single position's outputs.
+    """
+    from tokenizers import AddedToken
+
+    labels = list(labels)
+    tokenizer = train_tokenizer(corpus, vocab_size - len(labels) - len(IMAGE_TOKENS) * images)
+    tokenizer.add_tokens([AddedToken(label, single_word=True, normalized=False, special=False)
+                          for label in labels])
+    if images:
+        tokens = [AddedToken(token, lstrip=True, normalized=False, special=True)
+                  for token in IMAGE_TOKENS]
+        tokenizer.add_special_tokens({"additional_special_tokens": tokens})
+    tokenizer.chat_template = VERIFIER_TEMPLATE
+    return tokenizer
 
 
 def _without_tags(text: str) -> str:

@@ -55,6 +55,8 @@ class Axes:
     y_range: tuple[float, float] | None = None
     percent: bool = False
     from_zero: bool = False
+    log: bool = False
+    """Logarithmic, for a loss: its plateau would lie on the axis."""
 
 
 def line_chart(
@@ -168,6 +170,8 @@ def _layout(axes: Axes) -> dict[str, Any]:
         y["range"] = list(axes.y_range)
     if axes.from_zero:
         y["rangemode"] = "tozero"
+    if axes.log:
+        y |= {"type": "log", "dtick": "D2"}
     return {"xaxis": {"title": {"text": axes.x}, "zeroline": False}, "yaxis": y}
 
 

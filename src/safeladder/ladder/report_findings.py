@@ -79,13 +79,15 @@ def by_accuracy(rows: Iterable[Row]) -> dict[str, list[EvalItem]]:
 
 
 class Plateau(NamedTuple):
-    """How much a loss still fell over the last quarter of its steps."""
+    """How much a loss still fell over the last quarter of its points."""
 
     improvement: float
     """(start - end) / start of a least-squares line through the last quarter."""
     constant_rate: bool | None
     """Whether the learning rate stood still over that quarter; None if it was not logged."""
-    steps: int
+    points: int
+    held_out: bool
+    """Whether it is the validation loss."""
 
     @property
     def reached(self) -> bool:
@@ -93,11 +95,15 @@ class Plateau(NamedTuple):
         return self.improvement < 0.02 and self.constant_rate is True
 
 
-def plateau(loss: Series, learning_rate: Series) -> Plateau | None:
-    """Check the last quarter of a loss curve; None with fewer than 8 steps.
+def plateau(training: Series, validation: Series, learning_rate: Series) -> Plateau | None:
+    """Check the last quarter of a loss curve; None with fewer than 8 points.
 
-    A line is fitted because single steps are noisy: it uses every step of the quarter.
+    The validation loss is taken where it has enough points: the training loss of single steps
+    varies with the rows they happen to hold, by far more than 2%. A line is fitted because points
+    are noisy: it uses every one of the quarter.
     """
+    held_out = len(validation.values) >= 8
+    loss = validation if held_out else training
     count = len(loss.values) // 4
     if count < 2:
         return None
@@ -106,9 +112,9 @@ def plateau(loss: Series, learning_rate: Series) -> Plateau | None:
     slope = (math.fsum((i - mean_x) * (v - mean_y) for i, v in enumerate(values))
              / math.fsum((i - mean_x) ** 2 for i in range(count)))
     start, end = mean_y - slope * mean_x, mean_y + slope * mean_x
-    rates = learning_rate.values[-count:]
-    constant = None if len(rates) < count else max(rates) - min(rates) <= 1e-9 * max(rates)
-    return Plateau((start - end) / start, constant, count)
+    rates = learning_rate.values[-(len(learning_rate.values) // 4):]
+    constant = max(rates) - min(rates) <= 1e-9 * max(rates) if rates else None
+    return Plateau((start - end) / start, constant, count, held_out)
 
 
 class Side(NamedTuple):

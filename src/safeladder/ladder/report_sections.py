@@ -107,7 +107,8 @@ def supervised_charts(data: RunData) -> list[Chart]:
                  Line("validation", data.series(rung.name, "validation/loss", evaluation=True),
                       AFTER if colour != AFTER else BEFORE, smooth=False, markers=True)]
         charts.append(line_chart(f"loss-{rung.name}", f"Loss of {rung.name}",
-                                 "Mean over trained tokens, in nats.", lines, Axes(y="nats")))
+                                 "Mean over trained tokens, in nats.", lines,
+                                 Axes(y="nats", log=True)))
     return [chart for chart in charts if chart]
 
 

@@ -115,6 +115,7 @@ def _comparison_row(c: Comparison) -> dict[str, str]:
 def plateau_lines(data: RunData) -> list[str]:
     """Whether each supervised rung had levelled off."""
     checks = ((rung.name, plateau(data.series(rung.name, "loss"),
+                                  data.series(rung.name, "validation/loss", evaluation=True),
                                   data.series(rung.name, "learning_rate")))
               for rung in data.of_kind("sft", "pretrain"))
     return [_plateau_text(name, check) for name, check in checks if check]
@@ -125,7 +126,8 @@ def _plateau_text(name: str, check: Plateau) -> str:
             None: "(its learning rate was not logged)"}[check.constant_rate]
     change = "fell" if check.improvement >= 0 else "rose"
     verdict = "a plateau by the 2% rule" if check.reached else "no plateau by the 2% rule"
-    return (f"{name}: over the last quarter of its steps ({check.steps}) the loss {change} by "
+    loss = "validation loss" if check.held_out else "training loss"
+    return (f"{name}: over its last quarter ({check.points} points) the {loss} {change} by "
             f"{100 * abs(check.improvement):.1f}% {rate}: {verdict}.")
 
 

@@ -55,30 +55,40 @@ def series(*values: float) -> Series:
 def test_plateau_by_hand() -> None:
     # The last quarter is 1.00, 0.98, 0.96, 0.94: a line from 1 to .94 -> 6% of 1
     loss = series(*[2.0] * 12, 1.00, 0.98, 0.96, 0.94)
-    check = plateau(loss, series(*[0.004] * 16))
+    check = plateau(loss, series(), series(*[0.004] * 16))
     assert check is not None
     assert check.improvement == pytest.approx(0.06)
-    assert (check.constant_rate, check.steps, check.reached) == (True, 4, False)
+    assert (check.constant_rate, check.points, check.held_out, check.reached) == (
+        True, 4, False, False)
+
+
+def test_plateau_is_that_of_the_validation_loss_where_it_has_enough_points() -> None:
+    training, rates = series(*[2.0] * 12, 1.00, 0.98, 0.96, 0.94), series(*[0.004] * 16)
+    check = plateau(training, series(*[3.0] * 6, 2.0, 1.99), rates)  # 0.5%
+    assert check is not None and check.held_out and check.reached
+    assert (check.points, check.improvement) == (2, pytest.approx(0.005))
+    check = plateau(training, series(*[3.0] * 5, 2.0, 1.99), rates)  # seven points
+    assert check is not None and not check.held_out
 
 
 def test_plateau_is_reached_below_two_percent_at_a_constant_rate_only() -> None:
     loss = series(*[2.0] * 12, 1.000, 0.994, 0.988, 0.982)  # 1.8%
     falling = series(*[0.004] * 14, 0.002, 0.001)
     for rates, reached in ((series(*[0.004] * 16), True), (falling, False), (series(), False)):
-        check = plateau(loss, rates)
+        check = plateau(loss, series(), rates)
         assert check is not None and check.reached is reached
 
 
 def test_plateau_uses_every_step_not_the_two_ends() -> None:
     # Ends equal (1 and 1), but the least-squares line through 1, 1.2, .8, 1 falls by
     # 3 * .12 = .12 * 3: slope = (-1.5*0 + -.5*.2 + .5*-.2 + 1.5*0) / 5 = -.04 -> 1.06 to .94
-    check = plateau(series(*[2.0] * 12, 1.0, 1.2, 0.8, 1.0), series())
+    check = plateau(series(*[2.0] * 12, 1.0, 1.2, 0.8, 1.0), series(), series())
     assert check is not None
     assert check.improvement == pytest.approx(0.12 / 1.06)
 
 
 def test_a_short_curve_has_no_plateau_check() -> None:
-    assert plateau(series(1, 1, 1, 1, 1, 1, 1), series()) is None
+    assert plateau(series(1, 1, 1, 1, 1, 1, 1), series(1, 1), series()) is None
 
 
 @pytest.mark.parametrize(("name", "label"), [
