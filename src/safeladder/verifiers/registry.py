@@ -13,21 +13,29 @@ from safeladder.verifiers.adapters import TRLReward, VerlScore
 from safeladder.verifiers.base import Objective, Verifier
 from safeladder.verifiers.format import ThinkFormat
 from safeladder.verifiers.ifeval import IFEval
+from safeladder.verifiers.language import LanguageConsistency
+from safeladder.verifiers.length import Length
 from safeladder.verifiers.logic_rl import LogicRL
 from safeladder.verifiers.math import MathAnswer
 from safeladder.verifiers.microworld import Microworld
 from safeladder.verifiers.numeric import NumericAnswer
 from safeladder.verifiers.reasoning_gym import ReasoningGym
+from safeladder.verifiers.repetition import Repetition
+from safeladder.verifiers.text_match import TextMatch
 from safeladder.verifiers.workers import Isolated
 
 VERIFIERS: dict[str, type[StrictModel]] = {
     "format": ThinkFormat,
     "ifeval": IFEval,
+    "language": LanguageConsistency,
+    "length": Length,
     "logic_rl": LogicRL,
     "math": MathAnswer,
     "microworld": Microworld,
     "numeric": NumericAnswer,
     "reasoning_gym": ReasoningGym,
+    "repetition": Repetition,
+    "text_match": TextMatch,
     "trl": TRLReward,
     "verl": VerlScore,
 }
