@@ -54,7 +54,9 @@ class Arguments:
     def count(self, name: str, at_least: int = 0) -> int:
         """A whole number; 3.0 is one, True is none."""
         value = self._take(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        is_whole = (isinstance(value, int) and not isinstance(value, bool)
+                    or isinstance(value, float) and value.is_integer())
+        if not is_whole:
             raise self._wrong(name, "a whole number", value)
         if value < at_least:
             raise self._wrong(name, f"at least {at_least}", value)

@@ -22,7 +22,7 @@ MAX_LANGUAGE_CHARS = 3000
 """The language of a text is that of its first so many characters."""
 
 ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof rev hon gen col capt lt sgt st sr jr messrs vs e.g i.e cf viz no nos vol "
+    "mr mrs ms dr prof rev hon gen col capt lt sgt st sr jr messrs vs e.g i.e cf viz nos vol "
     "pp fig figs eq approx dept est inc ltd co corp mt ave blvd rd p.s p.p.s a.m p.m u.s u.k ph.d "
     "jan feb mar apr jun jul aug sep sept oct nov dec".split())
 """Words (without their last full stop) after which a full stop ends no sentence."""
@@ -49,13 +49,13 @@ def count_sentences(text: str) -> int:
     question or exclamation mark. It holds a word. What follows the last end is a sentence if it
     holds a word. Line breaks end nothing, as in nltk's.
 
-    A single full stop does not end a sentence after one of ``ABBREVIATIONS``, after a single
-    letter ("J. Smith"), after a number or letter that opens a line ("1. Wash it"), and before a
-    lower-case letter.
+    A full stop does not end a sentence after one of ``ABBREVIATIONS``, after a single letter
+    ("J. Smith") and after a number or letter that opens a line ("1. Wash it"; nltk's ends one
+    there); an ellipsis does not before a lower-case letter.
     """
     count = start = 0
     for match in _SENTENCE_END.finditer(text):
-        if match.group()[0] == "." and not _ends_sentence(text, match):
+        if match.group()[0] in ".\u2026" and not _ends_sentence(text, match):
             continue
         if _WORD.search(text, start, match.start()):
             count += 1
@@ -64,11 +64,8 @@ def count_sentences(text: str) -> int:
 
 
 def _ends_sentence(text: str, match: re.Match[str]) -> bool:
-    if match.group()[:2] == "..":
-        return True
-    following = text[match.end():match.end() + _LOOK_BACK].lstrip()
-    if following[:1].islower():
-        return False
+    if match.group()[:2] == ".." or match.group()[0] == "\u2026":
+        return not text[match.end():match.end() + _LOOK_BACK].lstrip()[:1].islower()
     before = text[max(0, match.start() - _LOOK_BACK):match.start()]
     token = _TOKEN_BEFORE.search(before)
     if token is None:
