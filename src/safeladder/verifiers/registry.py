@@ -11,28 +11,34 @@ from safeladder.config import StrictModel, validate
 from safeladder.errors import ConfigError, MissingExtra
 from safeladder.verifiers.adapters import TRLReward, VerlScore
 from safeladder.verifiers.base import Objective, Verifier
+from safeladder.verifiers.choice import Choice
 from safeladder.verifiers.format import ThinkFormat
 from safeladder.verifiers.ifeval import IFEval
 from safeladder.verifiers.language import LanguageConsistency
 from safeladder.verifiers.length import Length
+from safeladder.verifiers.light import LightVerifier
 from safeladder.verifiers.logic_rl import LogicRL
 from safeladder.verifiers.math import MathAnswer
 from safeladder.verifiers.microworld import Microworld
 from safeladder.verifiers.numeric import NumericAnswer
+from safeladder.verifiers.prefix_refusal import PrefixRefusal
 from safeladder.verifiers.reasoning_gym import ReasoningGym
 from safeladder.verifiers.repetition import Repetition
 from safeladder.verifiers.text_match import TextMatch
 from safeladder.verifiers.workers import Isolated
 
 VERIFIERS: dict[str, type[StrictModel]] = {
+    "choice": Choice,
     "format": ThinkFormat,
     "ifeval": IFEval,
     "language": LanguageConsistency,
     "length": Length,
+    "light": LightVerifier,
     "logic_rl": LogicRL,
     "math": MathAnswer,
     "microworld": Microworld,
     "numeric": NumericAnswer,
+    "prefix_refusal": PrefixRefusal,
     "reasoning_gym": ReasoningGym,
     "repetition": Repetition,
     "text_match": TextMatch,
@@ -58,9 +64,10 @@ def build_verifier(spec: Mapping[str, Any], where: str = "verifier") -> Verifier
     needs = getattr(verifier, "needs", None)
     if needs is not None and importlib.util.find_spec(needs[0]) is None:
         raise MissingExtra(needs[0].replace("_", "-"), needs[1], f"{where}: verifier {kind!r}")
-    path = getattr(verifier, "path", None)
-    if path is not None and not _importable(path.partition(":")[0]):
-        raise ConfigError(f"{where}: no module {path.partition(':')[0]!r} on the import path")
+    if isinstance(verifier, TRLReward | VerlScore):
+        module = verifier.path.partition(":")[0]
+        if not _importable(module):
+            raise ConfigError(f"{where}: no module {module!r} on the import path")
     isolation = getattr(verifier, "isolate", None)
     if isolation is not None:
         return Isolated(verifier, isolation)

@@ -21,7 +21,6 @@ order ("man bites dog"): where that matters, the score must be ``exact``.
 from __future__ import annotations
 
 import re
-import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -160,7 +159,8 @@ def _collapsed(text: str) -> str:
 
 @lru_cache(maxsize=1)
 def _punctuation() -> dict[int, None]:
-    marks = {code for code in range(sys.maxunicode + 1)
+    # No punctuation has a code point beyond the first two planes.
+    marks = {code for code in range(0x20000)
              if unicodedata.category(chr(code)).startswith("P")}
     return dict.fromkeys(marks | {ord(c) for c in "$+<=>^`|~"})
 
