@@ -194,7 +194,8 @@ def test_columns_of_a_table_that_do_not_apply_are_none():
     ("", 0), ("...", 0), ("no end", 1), ("One. Two", 2), ("Is it? Yes! Good.", 3),
     ("He said \"go.\" Then he went.", 2), ("Mr. A. Smith has 3.5 dogs.", 1),
     ("1. Cut.\n2) Fry.\na. Eat.", 3), ("Wait... for it. Now… Go.", 3), ("Really?!! Yes.", 2),
-    ("第一句。第二句！", 2), ("पहला। दूसरा।", 2), ("No. I will not.", 2), ("visit example.com now", 1),
+    ("第一句。第二句。", 2), ("पहला। दूसरा।", 2), ("No. I will not.", 2),
+    ("visit example.com now", 1),
 ])
 def test_sentences(text, sentences):
     assert count_sentences(text) == sentences

@@ -54,8 +54,8 @@ class Arguments:
     def count(self, name: str, at_least: int = 0) -> int:
         """A whole number; 3.0 is one, True is none."""
         value = self._take(name)
-        is_whole = (isinstance(value, int) and not isinstance(value, bool)
-                    or isinstance(value, float) and value.is_integer())
+        is_int = isinstance(value, int) and not isinstance(value, bool)
+        is_whole = is_int or (isinstance(value, float) and value.is_integer())
         if not is_whole:
             raise self._wrong(name, "a whole number", value)
         if value < at_least:

@@ -21,10 +21,11 @@ _LOOK_BACK = 20
 MAX_LANGUAGE_CHARS = 3000
 """The language of a text is that of its first so many characters."""
 
-ABBREVIATIONS = frozenset(
+_ABBREVIATIONS = (
     "mr mrs ms dr prof rev hon gen col capt lt sgt st sr jr messrs vs e.g i.e cf viz nos vol "
     "pp fig figs eq approx dept est inc ltd co corp mt ave blvd rd p.s p.p.s a.m p.m u.s u.k ph.d "
-    "jan feb mar apr jun jul aug sep sept oct nov dec".split())
+    "jan feb mar apr jun jul aug sep sept oct nov dec")
+ABBREVIATIONS = frozenset(_ABBREVIATIONS.split())
 """Words (without their last full stop) after which a full stop ends no sentence."""
 
 
