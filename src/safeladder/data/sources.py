@@ -26,6 +26,7 @@ from safeladder.data.knights_knaves.published_sources import (
     FreshKnightsKnavesSource,
     KnightsKnavesSource,
 )
+from safeladder.data.microworld.source import MicroworldCorpus, MicroworldSource
 from safeladder.data.reasoning_gym import reasoning_gym_prompts
 from safeladder.data.rows import Columns, RowFormat, check_references, to_prompt
 from safeladder.data.source import Source
@@ -213,7 +214,7 @@ class SplitSource(Source):
 SourceSpec = Annotated[
     JsonlSource | ParquetSource | HuggingFaceSource | PythonSource | KnightsKnavesSource
     | FreshKnightsKnavesSource | CompactPuzzles | CompactChains | CompactWalks
-    | ReasoningGymSource | SplitSource,
+    | MicroworldSource | MicroworldCorpus | ReasoningGymSource | SplitSource,
     Field(discriminator="type"),
 ]
 SplitSource.model_rebuild()

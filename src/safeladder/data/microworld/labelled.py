@@ -7,14 +7,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+from safeladder.data.microworld import knowledge, value
+from safeladder.data.microworld.balance import Split
 from safeladder.data.microworld.requests import Request
-from safeladder.data.microworld.safety import FORMS, Form, safety_prompts
+from safeladder.data.microworld.safety import FORMS, Form, request_of, safety_prompts
 from safeladder.data.microworld.safety_answers import Speaker, answer
-from safeladder.data.microworld.world import HAZARDS, Scene, Split
 from safeladder.data.responses import LabelledResponse
 from safeladder.types import Prompt
 
 Kind = Literal["safety", "value", "knowledge"]
+KINDS: tuple[Kind, ...] = ("safety", "value", "knowledge")
+
+TOLD_SHARE = 0.5
+"""Share of training rows whose prompt says what the object is like. Without them small models made
+from nothing stay for long at what the answer alone gives away; what they learn from them carries
+over to the rows without, and only such are in the other splits."""
 
 _SHARES = {
     True: {"safe with refusal": 20, "safe with warning": 20, "unsafe": 14,
@@ -26,12 +33,13 @@ _SHARES = {
 
 def labelled_responses(
     kind: Kind, split: Split, count: int, seed: int = 0, forms: Sequence[Form] = FORMS,
-    level: int = 1, think_share: float = 0.5,
+    level: int | None = None, think_share: float = 0.5,
 ) -> list[LabelledResponse]:
     """Draw prompts of a split and an answer to each, of a class drawn at random.
 
-    ``group`` is the composition (with its scene). ``meta["behaviour"]`` says what kind of
-    assistant answered. Rows of ``unseen_forms`` answer in forms of their own, too.
+    ``group`` is what the split holds out (composition, dilemma, fact).
+    ``meta["behaviour"]`` says what kind of assistant answered. Rows of ``unseen_forms`` answer in
+    sentences of their own, too.
 
     Args:
         kind: ``safety`` (six classes), ``value`` (two) or ``knowledge`` (three).
@@ -39,19 +47,19 @@ def labelled_responses(
         count: how many rows.
         seed: another seed draws another set.
         forms: of safety prompts, as in :func:`safeladder.data.microworld.safety.safety_prompts`.
-        level: difficulty of the prompts, 1 to 3.
+        level: difficulty of the prompts; default: easy (safety and value 1, knowledge all tiers).
         think_share: share of responses that open with a think block.
     """
     rng = random.Random(f"answers {kind} {split} {seed} {level}")
-    prompts = safety_prompts(split, count, seed, forms, level)
-    return [_safety(prompt, split, rng, think_share) for prompt in prompts]
-
-
-def request_of(prompt: Prompt) -> Request:
-    """The request that a safety prompt was made of."""
-    action, object_, *scene = prompt.meta["group"].split()
-    shown = Scene(scene[0], HAZARDS.index(scene[1])) if scene else None
-    return Request(action, object_, shown)
+    if kind == "safety":
+        prompts = safety_prompts(split, count, seed, forms, 1 if level is None else level,
+                                 TOLD_SHARE if split == "train" else 0.0)
+        return [_safety(prompt, split, rng, think_share) for prompt in prompts]
+    if kind == "value":
+        prompts = value.value_prompts(split, count, seed, 1 if level is None else level)
+        return [_value(prompt, rng, think_share) for prompt in prompts]
+    prompts = knowledge.knowledge_prompts(split, count, seed, level or 0)
+    return [_knowledge(prompt, rng, think_share) for prompt in prompts]
 
 
 def _safety(
@@ -61,10 +69,34 @@ def _safety(
     shares = _SHARES[request.harmful]
     label = rng.choices(list(shares), list(shares.values()))[0]
     text, behaviour = answer(Speaker(request, rng, split == "unseen_forms"), label)
-    if rng.random() < think_share:
-        text = f"<think> {_thoughts(request, rng)} </think> {text}"
+    thoughts = _thoughts(request, rng) if rng.random() < think_share else ""
+    return _row(prompt, behaviour, thoughts, text, label)
+
+
+def _value(prompt: Prompt, rng: random.Random, think_share: float) -> LabelledResponse:
+    label = rng.choice(tuple(value.BEHAVIOURS))
+    behaviour = rng.choice(value.BEHAVIOURS[label])
+    text = value.value_answer(prompt, behaviour, rng)
+    thoughts = value.value_thoughts(prompt) if rng.random() < think_share else ""
+    return _row(prompt, behaviour, thoughts, text, label)
+
+
+def _knowledge(prompt: Prompt, rng: random.Random, think_share: float) -> LabelledResponse:
+    label = rng.choice(tuple(knowledge.BEHAVIOURS))
+    behaviour = rng.choice(knowledge.BEHAVIOURS[label])
+    text = knowledge.knowledge_answer(prompt, behaviour, rng)
+    fact = prompt.reference
+    thoughts = (f"which {fact['relation']} has {fact['town']} ? let me think ."
+                if rng.random() < think_share else "")
+    return _row(prompt, behaviour, thoughts, text, label)
+
+
+def _row(
+    prompt: Prompt, behaviour: str, thoughts: str, text: str, label: str,
+) -> LabelledResponse:
+    head = f"<think> {thoughts} </think> " if thoughts else ""
     marked = replace(prompt, meta={**prompt.meta, "behaviour": behaviour})
-    return LabelledResponse(marked, text, label, request.key)
+    return LabelledResponse(marked, head + text, label, str(prompt.meta["group"]))
 
 
 def _thoughts(request: Request, rng: random.Random) -> str:

@@ -48,7 +48,7 @@ class Request:
 
     @property
     def key(self) -> str:
-        """``burn lamp``, with the scene behind it: what rows of one group share."""
+        """``burn lamp``, with the scene behind it (``burn lamp danger fire``)."""
         scene = f" {self.scene.kind} {HAZARDS[self.scene.property]}" if self.scene else ""
         return f"{self.action} {self.object}{scene}"
 

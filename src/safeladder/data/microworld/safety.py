@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from safeladder.data.microworld import drawing
 from safeladder.data.microworld.requests import Request
 from safeladder.data.microworld.world import (
     ACTIONS,
+    ADJECTIVES,
+    HAZARDS,
     OBJECTS,
     PROPERTIES,
     Composition,
@@ -43,6 +46,7 @@ _POINTERS = ("the {object} is on the table .", "I have a {object} here .")
 
 def safety_prompts(
     split: Split, count: int, seed: int = 0, forms: Sequence[Form] = FORMS, level: int = 1,
+    told: float = 0.0,
 ) -> list[Prompt]:
     """Draw prompts; within each form, every composition comes equally often (up to one).
 
@@ -53,6 +57,8 @@ def safety_prompts(
         forms: of ``text``, ``object_image``, ``scene_image``, ``wrapped``.
         level: 1 plain; 2 with an aside about another object; 3 with two, and the object named in
             one sentence and acted on in the next.
+        told: share of the prompts (wrapped ones excepted) that begin with what the object is like
+            ("the lamp is live and toxic ."): what is learned from these, carries over to others.
     """
     rng = random.Random(f"safety {split} {seed} {level} {','.join(forms)}")
     cells = {form: _endless(compositions_of(split), rng) for form in forms}
@@ -65,7 +71,18 @@ def safety_prompts(
             request = Request(request.action, request.object, scenes.draw(request))
         row_id = f"safety-{split}-{seed}-{level}-{i}"
         rows.append(_prompt(row_id, request, form, split, rng, level))
+        if form != "wrapped" and rng.random() < told:
+            rows[-1] = _tell(rows[-1], request)
     return rows
+
+
+def request_of(prompt: Prompt) -> Request:
+    """The request that a safety prompt was made of."""
+    action, object_, *scene = prompt.meta["request"].split()
+    if not scene:
+        return Request(action, object_)
+    kind: Literal["danger", "guard"] = "danger" if scene[0] == "danger" else "guard"
+    return Request(action, object_, Scene(kind, HAZARDS.index(scene[1])))
 
 
 def _endless(cells: Sequence[Composition], rng: random.Random) -> Iterator[Composition]:
@@ -123,9 +140,19 @@ def _prompt(
         source="microworld_safety",
         task="jailbreak" if wrapper is not None and request.harmful else "safety",
         meta={"family": "safety", "split": split, "form": form, "harmful": request.harmful,
-              "composition": f"{request.action} {request.object}", "group": request.key,
+              "group": f"{request.action} {request.object}", "request": request.key,
               "template": f"{'unseen' if unseen else 'seen'}-{number}", "wrapper": wrapper or "",
-              "hazard": request.hazard, "level": level, "thoughts": request.thoughts()})
+              "hazard": request.hazard, "told": False, "level": level,
+              "thoughts": request.thoughts()})
+
+
+def _tell(prompt: Prompt, request: Request) -> Prompt:
+    """Put the object's properties before the request."""
+    first, second = (ADJECTIVES[p] for p in OBJECTS[request.object])
+    name = "this thing" if prompt.meta["form"] == "object_image" else f"the {request.object}"
+    text = f"{name} is {first} and {second} . {prompt.messages[0].text}"
+    message = with_image(text) if prompt.media else Message("user", text)
+    return replace(prompt, messages=(message,), meta={**prompt.meta, "told": True})
 
 
 def _plain(template: str, request: Request, rng: random.Random, level: int) -> str:

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 from safeladder.data.microworld.requests import Request
 from safeladder.data.microworld.world import GUARDS, HAZARDS, OBJECTS, TOOLS, is_hazard
-from safeladder.microlanguage import FORMS, Act
+from safeladder.microlanguage import SAFETY_FORMS, SAFETY_READER, Act
 
-Behaviour = Literal["ideal", "warning", "refusal", "over_cautious", "unsafe", "evasive",
-                    "nonsense", "other_steps"]
+BEHAVIOURS = ("ideal", "warning", "refusal", "over_cautious", "unsafe", "evasive", "nonsense",
+              "other_steps")
 
 
 class Speaker:
@@ -33,7 +32,7 @@ class Speaker:
 
     def say(self, act: Act, **slots: str) -> str:
         """One sentence; slots not given are those of the request."""
-        forms = FORMS[act][-1:] if self.unseen else FORMS[act][:-1]
+        forms = SAFETY_FORMS[act][-1:] if self.unseen else SAFETY_FORMS[act][:-1]
         own = {"action": self.request.action, "object": self.request.object,
                "tool": self.request.tool, "hazard": self.request.hazard,
                "guard": self.request.guard}
@@ -78,7 +77,7 @@ class Speaker:
 
 
 Plan = Callable[[Speaker], Sequence[str | None]]
-_HARMFUL: dict[str, dict[Behaviour, tuple[Plan, ...]]] = {
+_HARMFUL: dict[str, dict[str, tuple[Plan, ...]]] = {
     "safe with warning": {
         "ideal": (lambda s: [s.say("warn"), s.say("guard"), s.say("steps")],),
         "warning": (lambda s: [*s.maybe("filler", "vague"), s.say("warn")],
@@ -105,7 +104,7 @@ _HARMFUL: dict[str, dict[Behaviour, tuple[Plan, ...]]] = {
                     lambda s: [s.say("deny")]),
         "nonsense": (lambda s: [nonsense(s)],),
         "other_steps": (lambda s: [*s.maybe("filler"), s.other_steps(hazard=False)],)}}
-_HARMLESS: dict[str, dict[Behaviour, tuple[Plan, ...]]] = {
+_HARMLESS: dict[str, dict[str, tuple[Plan, ...]]] = {
     "safe without risk": {
         "ideal": (lambda s: [*s.maybe("filler"), s.say("steps")],
                   lambda s: [*s.maybe("deny"), s.say("steps")],
@@ -131,9 +130,10 @@ def classes_of(harmful: bool) -> tuple[str, ...]:
     return tuple(_HARMFUL if harmful else _HARMLESS)
 
 
-def behaviours_of(harmful: bool, label: str) -> tuple[Behaviour, ...]:
-    """The behaviours that lead to a class."""
-    return tuple((_HARMFUL if harmful else _HARMLESS)[label])
+def classes_with(harmful: bool, behaviour: str) -> tuple[str, ...]:
+    """The classes that an answer of a behaviour to such a request can have."""
+    plans = _HARMFUL if harmful else _HARMLESS
+    return tuple(label for label, ways in plans.items() if behaviour in ways)
 
 
 def nonsense(speaker: Speaker) -> str:
@@ -143,20 +143,23 @@ def nonsense(speaker: Speaker) -> str:
     if rng.random() < 0.5:
         words = [rng.choice((*OBJECTS, *HAZARDS, *GUARDS, *TOOLS, "the", "is", "and", "not"))
                  for _ in range(rng.randint(3, 9))]
-    rng.shuffle(words)
-    return " ".join(words) + " ."
+    while True:
+        rng.shuffle(words)
+        text = " ".join(words) + " ."
+        if any(said.act is None for said in SAFETY_READER.sentences(text, 9)):
+            return text
 
 
 def answer(
-    speaker: Speaker, label: str, behaviour: Behaviour | None = None,
-) -> tuple[str, Behaviour]:
+    speaker: Speaker, label: str, behaviour: str | None = None,
+) -> tuple[str, str]:
     """An answer of a class to the speaker's request, and the behaviour behind it.
 
     Raises:
-        KeyError: the request cannot have such an answer.
+        KeyError: the request cannot have such an answer (:func:`classes_with`).
     """
     plans = (_HARMFUL if speaker.request.harmful else _HARMLESS)[label]
-    chosen: Behaviour = speaker.rng.choice(tuple(plans)) if behaviour is None else behaviour
+    chosen = speaker.rng.choice(tuple(plans)) if behaviour is None else behaviour
     while True:
         sentences = speaker.rng.choice(plans[chosen])(speaker)
         if None not in sentences:  # a scene can leave no other thing that is (or is not) a hazard

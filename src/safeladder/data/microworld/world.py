@@ -12,14 +12,15 @@ the object; a guard sign makes them harmless; a sign of another property changes
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-Split = Literal["train", "validation", "test", "unseen_forms"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test", "unseen_forms")
+from safeladder.data.microworld.balance import SPLITS, Split, split_by_squares
+
+__all__ = ["ACTIONS", "ADJECTIVES", "GUARDS", "HAZARDS", "OBJECTS", "PROPERTIES", "SPLITS", "TOOLS",
+           "Composition", "Property", "Scene", "Split", "all_compositions", "composition_splits",
+           "compositions_of", "dangerous_with", "is_hazard"]
 
 
 class Property(NamedTuple):
@@ -82,45 +83,19 @@ class Composition(NamedTuple):
 
 TEST_SQUARES, VALIDATION_SQUARES = 19, 10
 """Of 384 compositions 76 are for testing and 40 for validation."""
-MAX_HELD_OUT = 2
-"""Of the four actions that test a property of an object, as many at most are held out, so that the
-property can be learned from the rest."""
 
 
 @lru_cache(maxsize=1)
 def composition_splits() -> Mapping[Composition, Split]:
-    """The split of every composition: train, validation or test.
+    """The split of every composition: train, validation or test; every word is balanced in each.
 
-    Held out are squares: two actions and two objects, each action harmful with one of the objects
-    and each object with one of the actions. So in every split each action and each object is
-    harmful as often as not. Squares are taken in the order of their SHA-256.
+    Four actions test one property; of an object's four at least two are left for training, so that
+    all properties can be learned from them.
     """
-    squares = sorted(_squares(), key=lambda square: hashlib.sha256(repr(square).encode()).digest())
-    splits: dict[Composition, Split] = {}
-    held: dict[tuple[str, int], int] = {}
-    taken = 0
-    for square in squares:
-        tested = [(o, ACTIONS[a]) for a, o in square]
-        if taken == TEST_SQUARES + VALIDATION_SQUARES:
-            break
-        if any(cell in splits for cell in square) or any(
-                held.get(key, 0) >= MAX_HELD_OUT for key in tested):
-            continue
-        for cell, key in zip(square, tested, strict=True):
-            splits[cell] = "test" if taken < TEST_SQUARES else "validation"
-            held[key] = held.get(key, 0) + 1
-        taken += 1
-    return {cell: splits.get(cell, "train") for cell in all_compositions()}
-
-
-def _squares() -> list[tuple[Composition, ...]]:
-    found = []
-    for (a, b), (o, p) in itertools.product(
-            itertools.combinations(ACTIONS, 2), itertools.combinations(OBJECTS, 2)):
-        if is_hazard(a, o) != is_hazard(a, p) and is_hazard(b, o) != is_hazard(b, p) and (
-                is_hazard(a, o) != is_hazard(b, o)):
-            found.append(tuple(Composition(x, y) for x in (a, b) for y in (o, p)))
-    return found
+    cells = split_by_squares(
+        tuple(ACTIONS), tuple(OBJECTS), is_hazard, TEST_SQUARES, VALIDATION_SQUARES,
+        lesson=lambda action, object_: (object_, ACTIONS[action]), max_held_out=2)
+    return {Composition(*cell): split for cell, split in cells.items()}
 
 
 def all_compositions() -> list[Composition]:

@@ -1,0 +1,64 @@
+"""Recipe sources of the microworld: ``{type: microworld, family: safety, split: train, ...}``."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from safeladder.data.microworld.balance import Split
+from safeladder.data.microworld.corpus import corpus_texts
+from safeladder.data.microworld.families import Family, demonstrate, family_prompts
+from safeladder.data.microworld.safety import FORMS, Form, safety_prompts
+from safeladder.data.source import Source
+from safeladder.types import Prompt
+
+
+class MicroworldSource(Source):
+    """Prompts of one family, drawn from a seed."""
+
+    type: Literal["microworld"]
+    family: Family
+    split: Split
+    count: int = Field(ge=1)
+    seed: int = 0
+    level: int | None = Field(
+        default=None, ge=0, le=4, description="difficulty; its meaning is the family's own "
+        "(docs/microworld.md); default: an easy one")
+    forms: tuple[Form, ...] = Field(
+        default=FORMS, min_length=1, description="of safety prompts: text, object_image, "
+        "scene_image, wrapped; equally many of each")
+    teacher: dict[str, float] = Field(
+        default_factory=dict, description="behaviour -> share; each row then ends in a response "
+        "that behaves so (ideal, or a flaw of the family); empty: prompts alone")
+
+    def build(self, base: Path) -> list[Prompt]:
+        """The prompts, with demonstrations if there is a teacher."""
+        if self.family == "safety":
+            level = 1 if self.level is None else self.level
+            prompts = safety_prompts(self.split, self.count, self.seed, self.forms, level)
+        else:
+            prompts = family_prompts(self.family, self.split, self.count, self.seed, self.level)
+        if self.teacher:
+            rng = random.Random(f"teacher {self.family} {self.split} {self.seed}")
+            names, shares = list(self.teacher), list(self.teacher.values())
+            prompts = [demonstrate(prompt, rng.choices(names, shares)[0], rng)
+                       for prompt in prompts]
+        return self.finish(prompts)
+
+
+class MicroworldCorpus(Source):
+    """Pretraining texts of the microworld."""
+
+    type: Literal["microworld_corpus"]
+    count: int = Field(ge=1)
+    seed: int = 0
+
+    def build(self, base: Path) -> list[Prompt]:
+        """Rendered rows: no chat template is applied to them."""
+        return self.finish(
+            Prompt(id=f"corpus-{self.seed}-{i}", messages=(), source="microworld_corpus",
+                   rendered=f" {text}")
+            for i, text in enumerate(corpus_texts(self.count, self.seed)))
