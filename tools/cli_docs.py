@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 COMMANDS = ([], ["climb"], ["report"], ["chat"], ["doctor"], ["data"], ["data", "knights-knaves"],
+            ["data", "microworld"],
             ["verifier"], ["verifier", "check"])
 TARGET = Path(__file__).parent.parent / "docs" / "cli.md"
 

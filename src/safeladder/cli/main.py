@@ -99,6 +99,20 @@ def knights_knaves(
     typer.echo(f"{out}: {count} rows")
 
 
+@data_app.command()
+def microworld(
+    out: Annotated[Path, typer.Option(help="Folder to write; new or empty.")],
+    seed: Annotated[int, typer.Option(help="Another seed draws another set.")] = 0,
+    rows: Annotated[int, typer.Option(
+        min=4, help="Training prompts per family; responses twice, other splits a quarter.")] = 2000,
+) -> None:
+    """Write the microworld: prompts, labelled responses, corpora and images."""
+    from safeladder.data.microworld.write import summary_lines, write_microworld
+
+    for line in summary_lines(write_microworld(out, seed, rows)):
+        typer.echo(line)
+
+
 def main() -> None:
     """Run the command line; an error a user can mend is one line and exit code 2."""
     try:

@@ -43,7 +43,10 @@ def write_microworld(out: Path, seed: int = 0, rows: int = 2000) -> dict[str, An
     for kind in KINDS:
         for split in SPLITS:
             labelled = labelled_responses(kind, split, 2 * _share(rows, split), seed)
-            write_responses(out / "responses" / f"{kind}.{split}.jsonl", labelled)
+            path = out / "responses" / f"{kind}.{split}.jsonl"
+            for row in labelled:
+                _store_images(row.prompt, path)
+            write_responses(path, labelled)
             labels = Counter(row.label or "" for row in labelled)
             counts["responses"].setdefault(kind, {})[split] = dict(sorted(labels.items()))
     texts = corpus_texts(CORPUS_SHARE * rows, seed)
@@ -78,12 +81,23 @@ def _cells(prompt: Prompt, path: Path) -> dict[str, Any]:
     cells: dict[str, Any] = {
         "id": prompt.id, "messages": [message.to_dict() for message in prompt.messages],
         "task": prompt.task, "source": prompt.source, "reference": prompt.reference}
+    if prompt.media:
+        cells["images"] = _store_images(prompt, path)
+    return {**cells, **prompt.meta}
+
+
+def _store_images(prompt: Prompt, path: Path) -> list[str]:
+    """Write a prompt's images where :func:`write_responses` looks for them first.
+
+    It would write each with an fsync, which takes most of the time for thousands of small files.
+    """
+    names = []
     for media in prompt.media:
         target = path.parent / f"{path.stem}_media" / f"{media.digest}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(encoded(media))
-        cells.setdefault("images", []).append(str(target.relative_to(path.parent)))
-    return {**cells, **prompt.meta}
+        names.append(str(target.relative_to(path.parent)))
+    return names
 
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
