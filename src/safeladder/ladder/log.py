@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from safeladder.ladder.judges import CostWatch
 from safeladder.ladder.run_dir import RunDir
 from safeladder.ladder.traces import TraceKey, write_traces
 from safeladder.train.progress import ProgressDisplay
@@ -23,9 +24,17 @@ class RungLog:
     display: ProgressDisplay
     total_steps: int | None
     temperature: float = 1.0
+    costs: CostWatch = field(default_factory=lambda: CostWatch({}))
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """Pass one line on to every sink and to the display."""
+        """Pass one line on to every sink and to the display.
+
+        What judges cost stands under ``time``: a cached reply costs nothing, so that a resumed run
+        pays other sums for the same metrics.
+        """
+        costs = self.costs.since_last()
+        if costs:
+            record = {**record, "time": {**record["time"], "judges": costs}}
         for sink in self.sinks:
             sink.log(record)
         if record["kind"] == "eval":

@@ -201,12 +201,15 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """Mappings merge key by key, rungs by name (new ones come last); all else is replaced."""
+    """Mappings merge key by key, rungs by name (new ones come last); all else is replaced, and so
+    is a mapping by one of another ``type``.
+    """
     merged = dict(base)
     for key, value in top.items():
         old = merged.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
-            merged[key] = _merge(old, value)
+            other = "type" in value and value["type"] != old.get("type")
+            merged[key] = value if other else _merge(old, value)
         elif key == "rungs" and isinstance(old, list) and isinstance(value, list):
             rungs = {rung.get("name"): rung for rung in old}
             for rung in value:

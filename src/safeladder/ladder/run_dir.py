@@ -5,6 +5,7 @@
     recipe.yaml            the resolved recipe
     manifest.json          versions, git revision, recipe hash, state of every rung
     metrics.jsonl          one line per step
+    judges/                replies of judges, kept by content
     traces/*.parquet       every trajectory with verdicts and reward parts
     rungs/<name>/checkpoint    Hugging Face format
     rungs/<name>/evaluation.json
@@ -52,6 +53,11 @@ class RunDir:
     def traces(self) -> Path:
         """Folder of Parquet files."""
         return self.path / "traces"
+
+    @property
+    def judges(self) -> Path:
+        """Folder of judges' replies."""
+        return self.path / "judges"
 
     def checkpoint(self, rung: str) -> Path:
         """The checkpoint a rung leaves, in Hugging Face format."""

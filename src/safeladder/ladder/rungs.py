@@ -28,6 +28,7 @@ from safeladder.ladder.build import (
     load_prompts,
     supervised_rows,
 )
+from safeladder.ladder.judges import CostWatch, judge_makers
 from safeladder.ladder.log import RungLog
 from safeladder.ladder.recipe import EvaluationSet, Recipe, RLRung, Rung, SFTRung
 from safeladder.ladder.run_dir import RunDir
@@ -54,18 +55,20 @@ class Climber:
     sinks: Sequence[MetricSink]
     display: ProgressDisplay
     memory: MemoryWatch
+    costs: CostWatch
 
     @staticmethod
     @contextmanager
     def open(recipe: Recipe, run: RunDir, memory: MemoryWatch) -> Iterator[Climber]:
         """Verifiers, sinks and display, closed at the end."""
-        verifiers = build_verifiers(recipe.verifiers)
+        verifiers = build_verifiers(recipe.verifiers, makers=judge_makers(run.judges))
         try:
             sinks = build_sinks(recipe.sinks, run.path)
             judge = Judge(verifiers, recipe.objective, recipe.verify)
             try:
                 with make_progress() as display:
-                    yield Climber(recipe, run, judge, sinks, display, memory)
+                    yield Climber(recipe, run, judge, sinks, display, memory,
+                                  CostWatch(verifiers))
             finally:
                 for sink in sinks:
                     sink.close()
@@ -108,7 +111,8 @@ class Climber:
         self.run.update_rung(
             rung.name, status="done", seconds=earlier + seconds, steps=state.next_step,
             tokens_trained=state.tokens_trained, tokens_sampled=state.tokens_sampled,
-            peak_rss_bytes=self.memory.peak_bytes, baseline=rung.baseline, start=str(start))
+            peak_rss_bytes=self.memory.peak_bytes, baseline=rung.baseline, start=str(start),
+            evaluation_judges=self.costs.since_last())
         work.checkpoints.clear()
         self.display.rung_finished(f"{seconds:.0f} s")
 
@@ -153,7 +157,7 @@ class RungWork:
         """Where the rung reports."""
         climber = self.climber
         return RungLog(self.rung.name, climber.run, climber.sinks, climber.display, total_steps,
-                       temperature)
+                       temperature, climber.costs)
 
     async def sft(self, rung: SFTRung) -> LoopState:
         """Supervised."""

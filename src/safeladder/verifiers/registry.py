@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
 
 from safeladder.config import StrictModel, validate
 from safeladder.errors import ConfigError, MissingExtra
@@ -14,6 +14,7 @@ from safeladder.verifiers.base import Objective, Verifier
 from safeladder.verifiers.choice import Choice
 from safeladder.verifiers.format import ThinkFormat
 from safeladder.verifiers.ifeval import IFEval
+from safeladder.verifiers.judge import JudgeSpec
 from safeladder.verifiers.language import LanguageConsistency
 from safeladder.verifiers.length import Length
 from safeladder.verifiers.light import LightVerifier
@@ -31,6 +32,7 @@ VERIFIERS: dict[str, type[StrictModel]] = {
     "choice": Choice,
     "format": ThinkFormat,
     "ifeval": IFEval,
+    "judge": JudgeSpec,
     "language": LanguageConsistency,
     "length": Length,
     "light": LightVerifier,
@@ -47,12 +49,22 @@ VERIFIERS: dict[str, type[StrictModel]] = {
 }
 """``type`` in a recipe -> the class, which is also its configuration."""
 
+Maker: TypeAlias = Callable[[Any, str], Verifier]
+"""From the configuration of a verifier that asks a model, and where it stands, to the verifier."""
+MADE_ELSEWHERE = {"judge": "safeladder.ladder.judges.judge_makers"}
+"""Types that need a model, which no verifier builds: who makes them."""
 
-def build_verifier(spec: Mapping[str, Any], where: str = "verifier") -> Verifier:
+
+def build_verifier(
+    spec: Mapping[str, Any], where: str = "verifier", makers: Mapping[str, Maker] | None = None,
+) -> Verifier:
     """Build one verifier from ``{"type": ..., ...}``; in workers if its ``isolate`` says so.
 
+    ``makers`` (type -> maker) build the types that ask a model: :data:`MADE_ELSEWHERE`.
+
     Raises:
-        ConfigError: unknown type, unknown key, wrong value, or a function's module not found.
+        ConfigError: unknown type, unknown key, wrong value, a function's module not found, or a
+            type without its maker.
         MissingExtra: its package is not installed.
     """
     kind = spec.get("type")
@@ -64,6 +76,11 @@ def build_verifier(spec: Mapping[str, Any], where: str = "verifier") -> Verifier
     needs = getattr(verifier, "needs", None)
     if needs is not None and importlib.util.find_spec(needs[0]) is None:
         raise MissingExtra(needs[0].replace("_", "-"), needs[1], f"{where}: verifier {kind!r}")
+    if kind in MADE_ELSEWHERE:
+        if kind not in (makers or {}):
+            raise ConfigError(f"{where}: verifier type {kind!r} asks a model; give build_verifier "
+                              f"the makers of {MADE_ELSEWHERE[kind]}")
+        return (makers or {})[kind](verifier, where)
     if isinstance(verifier, TRLReward | VerlScore):
         module = verifier.path.partition(":")[0]
         if not _importable(module):
@@ -78,21 +95,23 @@ def build_verifier(spec: Mapping[str, Any], where: str = "verifier") -> Verifier
 
 def build_verifiers(
     specs: Mapping[str, Mapping[str, Any]], where: str = "verifiers",
+    makers: Mapping[str, Maker] | None = None,
 ) -> dict[str, Verifier]:
     """Build a recipe's verifiers; the key is the name, unless ``name`` is given.
 
     Raises:
         ConfigError: as :func:`build_verifier`; MissingExtra: as there.
     """
-    return {key: build_verifier({"name": key, **spec}, f"{where}.{key}")
+    return {key: build_verifier({"name": key, **spec}, f"{where}.{key}", makers)
             for key, spec in specs.items()}
 
 
 def close_verifiers(verifiers: Mapping[str, Verifier]) -> None:
-    """End the worker processes of those that have any."""
+    """End the worker processes and close the files of those that have any."""
     for verifier in verifiers.values():
-        if isinstance(verifier, Isolated):
-            verifier.close()
+        close = getattr(verifier, "close", None)
+        if close is not None:
+            close()
 
 
 def check_routes(

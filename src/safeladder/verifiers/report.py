@@ -11,6 +11,8 @@ from safeladder.types import Trajectory
 
 NOT_APPLICABLE = "not_applicable"
 """Verdict class of a verifier that has nothing to say of a trajectory: no abstention."""
+UNREADABLE = "unreadable_verdict"
+"""Verdict class of a judge that replied, but not with a verdict: an abstention, counted apart."""
 
 
 @dataclass
@@ -20,6 +22,10 @@ class Tally:
     judged: int = 0
     abstained: int = 0
     not_applicable: int = 0
+    asked: int = 0
+    """Verdicts that came from a model's reply (they have an origin)."""
+    unreadable: int = 0
+    """Of these, replies that held no verdict."""
     errors: Counter[str] = field(default_factory=Counter)
     """Reasons of the abstentions."""
 
@@ -53,6 +59,8 @@ class VerificationReport:
             part = self.sources.setdefault((verifier, row.prompt.source), Tally())
             verdict = row.verdicts[verifier]
             for tally in (whole, part):
+                tally.asked += bool(verdict.origin)
+                tally.unreadable += verdict.verdict_class == UNREADABLE
                 if verdict.score is not None:
                     tally.judged += 1
                 elif verdict.verdict_class == NOT_APPLICABLE:
@@ -65,7 +73,8 @@ class VerificationReport:
         """Plain sums for a metrics log: they may be added up over calls.
 
         ``abstentions/<verifier>`` is always there, ``abstentions/<verifier>/<source>`` where
-        there are any.
+        there are any; ``verdicts_read/<verifier>`` and ``unreadable/<verifier>`` are there for
+        verifiers that ask a model, their share is the parse-failure rate.
         """
         counts: dict[str, float] = {
             "verify/failed": self.failed, "verify/truncated": self.truncated,
@@ -73,6 +82,9 @@ class VerificationReport:
         for name, tally in self.verifiers.items():
             counts[f"abstentions/{name}"] = tally.abstained
             counts[f"verify/seconds/{name}"] = self.verifier_seconds[name]
+            if tally.asked:
+                counts[f"verdicts_read/{name}"] = tally.asked - tally.unreadable
+                counts[f"unreadable/{name}"] = tally.unreadable
             if tally.not_applicable:
                 counts[f"not_applicable/{name}"] = tally.not_applicable
         for (name, source), tally in self.sources.items():
