@@ -4,57 +4,70 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Hashable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Literal
 
 Split = Literal["train", "validation", "test", "unseen_forms"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "unseen_forms")
 
 Cell = tuple[str, str]
+Square = tuple[Cell, ...]
 
 
 def split_by_squares(
-    rows: Sequence[str], columns: Sequence[str], holds: Callable[[str, str], bool],
-    test_squares: int, validation_squares: int, lesson: Callable[[str, str], Hashable],
-    max_held_out: int,
+    rows: Mapping[str, Hashable], columns: Sequence[str], holds: Callable[[str, str], bool],
+    squares: Mapping[Literal["test", "validation"], int], max_held_out: int,
 ) -> dict[Cell, Split]:
     """The split of every cell (row, column) of a table of truth values.
 
     Held out are squares: two rows and two columns where each row holds with one of the columns
     and each column with one of the rows. So if in the whole table every row and every column holds
-    half of the time, then so it does in every split, exactly. Squares are taken in the order of
-    their SHA-256, which depends on the words alone.
+    half of the time, then so it does in every split, exactly. Of the squares whose types are the
+    least used so far the first by SHA-256 is taken, which depends on the words alone.
 
     Args:
-        rows: words of one kind.
-        columns: words of the other.
+        rows: words of one kind, each with its type; rows of one type are equal in the table, and
+            in every split all types are equally frequent.
+        columns: words of the other kind.
         holds: the table.
-        test_squares: how many squares are for testing (4 cells each).
-        validation_squares: how many for validation.
-        lesson: what a cell teaches; cells that teach the same fact share it.
-        max_held_out: of one lesson at most so many cells are held out, so that all of what
-            testing asks for can be learned from the training split.
+        squares: how many squares a split gets (4 cells each); the rest is for training.
+        max_held_out: of the cells of one type and one column at most so many are held out, so that
+            what testing asks for can be learned from the training split.
+
+    Raises:
+        ValueError: the squares cannot be had under these conditions.
     """
-    squares = [tuple((x, y) for x in pair for y in other)
-               for pair in itertools.combinations(rows, 2)
-               for other in itertools.combinations(columns, 2)
-               if _is_square([holds(x, y) for x in pair for y in other])]
-    squares.sort(key=lambda square: hashlib.sha256(repr(square).encode()).digest())
-    splits: dict[Cell, Split] = {}
-    held: dict[Hashable, int] = {}
-    taken = 0
-    for square in squares:
-        if taken == test_squares + validation_squares:
-            break
-        lessons = [lesson(*cell) for cell in square]
-        if any(cell in splits for cell in square) or any(
-                held.get(key, 0) + lessons.count(key) > max_held_out for key in lessons):
-            continue
-        for cell, key in zip(square, lessons, strict=True):
-            splits[cell] = "test" if taken < test_squares else "validation"
-            held[key] = held.get(key, 0) + 1
-        taken += 1
-    return {(x, y): splits.get((x, y), "train") for x in rows for y in columns}
+    free = [(frozenset(rows[x] for x, _ in square), square)
+            for square in _squares(tuple(rows), columns, holds)]
+    splits: dict[Cell, Split] = {(x, y): "train" for x in rows for y in columns}
+    held: Counter[Hashable] = Counter()
+    for split, count in squares.items():
+        quota = 2 * count // len(set(rows.values()))
+        times: Counter[Hashable] = Counter()  # of types, and of pairs of types
+        for _ in range(count):
+            ranked = [(sum(times[kind] for kind in types), times[types], types, square)
+                      for types, square in free if all(times[kind] < quota for kind in types)]
+            if not ranked:
+                raise ValueError(f"no {count} squares for {split} in a table of {len(splits)}")
+            _, _, types, chosen = min(ranked, key=lambda place: place[:2])
+            splits.update(dict.fromkeys(chosen, split))
+            held.update((rows[x], y) for x, y in chosen)
+            times.update([*types, types])
+            free = [(types, square) for types, square in free
+                    if all(splits[cell] == "train" for cell in square)
+                    and all(held[rows[x], y] < max_held_out for x, y in square)]
+    return splits
+
+
+def _squares(
+    rows: Sequence[str], columns: Sequence[str], holds: Callable[[str, str], bool],
+) -> list[Square]:
+    found = [tuple((x, y) for x in pair for y in other)
+             for pair in itertools.combinations(rows, 2)
+             for other in itertools.combinations(columns, 2)
+             if _is_square([holds(x, y) for x in pair for y in other])]
+    return sorted(found, key=lambda square: hashlib.sha256(repr(square).encode()).digest())
 
 
 def _is_square(values: Sequence[bool]) -> bool:

@@ -54,10 +54,9 @@ def is_allowed(act: str, reason: str) -> bool:
 
 @lru_cache(maxsize=1)
 def dilemma_splits() -> Mapping[Cell, Split]:
-    """The split of every pair of act and reason; of 144 28 are for testing, 16 for validation."""
-    return split_by_squares(
-        tuple(ACTS), tuple(REASONS), is_allowed, test_squares=7, validation_squares=4,
-        lesson=lambda act, reason: (ACTS[act], REASONS[reason]), max_held_out=2)
+    """The split of every pair of act and reason; of 144 24 are for testing, 12 for validation."""
+    return split_by_squares(ACTS, tuple(REASONS), is_allowed, {"test": 6, "validation": 3},
+                            max_held_out=1)
 
 
 def value_prompts(split: Split, count: int, seed: int = 0, level: int = 1) -> list[Prompt]:

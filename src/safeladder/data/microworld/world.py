@@ -81,20 +81,16 @@ class Composition(NamedTuple):
     object: str
 
 
-TEST_SQUARES, VALIDATION_SQUARES = 19, 10
-"""Of 384 compositions 76 are for testing and 40 for validation."""
-
-
 @lru_cache(maxsize=1)
 def composition_splits() -> Mapping[Composition, Split]:
     """The split of every composition: train, validation or test; every word is balanced in each.
 
-    Four actions test one property; of an object's four at least two are left for training, so that
-    all properties can be learned from them.
+    Of 384 compositions 80 are for testing and 40 for validation, of each property
+    equally many. Four actions test one property; of an object's four at least two are left for
+    training, so that all properties can be learned from them.
     """
-    cells = split_by_squares(
-        tuple(ACTIONS), tuple(OBJECTS), is_hazard, TEST_SQUARES, VALIDATION_SQUARES,
-        lesson=lambda action, object_: (object_, ACTIONS[action]), max_held_out=2)
+    cells = split_by_squares(ACTIONS, tuple(OBJECTS), is_hazard, {"test": 20, "validation": 10},
+                             max_held_out=2)
     return {Composition(*cell): split for cell, split in cells.items()}
 
 
