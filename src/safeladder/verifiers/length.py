@@ -23,11 +23,7 @@ from safeladder.types import Trajectory, Verdict
 from safeladder.verifiers.base import abstention
 from safeladder.verifiers.cases import HOSTILE_TEXTS, Case
 from safeladder.verifiers.format import after_think, think_text
-from safeladder.verifiers.words import WORD
-
-CHARS_PER_WORD = 16
-"""No prose has longer words on average, its spaces included."""
-
+from safeladder.verifiers.words import CHARS_PER_WORD, WORD
 
 def length_score(length: float, budget: float, limit: float) -> float:
     """The formula above for n > 0."""

@@ -22,6 +22,8 @@ from safeladder.verifiers.format import after_think, answer_text
 Where = Literal["answer", "boxed", "last"]
 
 _MAX_DIGITS = 64
+MAX_FORMS = 16
+"""Ways in which an answer may write its one number (5, 5.0, 10/2); more are more numbers."""
 _NUMBER = re.compile(
     r"(?<![\w.])(?<!\d,)(?<!\d/)(?:(?<![\w)\]}] )[-+\u2212] ?+)?+"
     r"(?:\\[dt]?frac\{\d{1,64}\}\{\d{1,64}\}"
@@ -41,6 +43,13 @@ def numbers_in(text: str) -> list[Fraction]:
     """
     values = (to_fraction(match.group()) for match in _NUMBER.finditer(text))
     return [value for value in values if value is not None]
+
+
+def last_number(text: str) -> Fraction | None:
+    """The last of :func:`numbers_in`, the only one that is converted."""
+    written = _NUMBER.findall(text)
+    values = (to_fraction(form) for form in reversed(written))
+    return next((value for value in values if value is not None), None)
 
 
 def to_fraction(text: str) -> Fraction | None:
@@ -66,7 +75,10 @@ def single_number(text: str) -> Fraction | str:
     Several numbers and expressions (\sqrt{5}, 10^5, 5!) are refused: no number in them is it.
     """
     text = text.replace("**", " ")
-    distinct = set(numbers_in(text))
+    written = {match.group() for match in _NUMBER.finditer(text)}
+    if len(written) > MAX_FORMS:
+        return f"{len(written)} different numbers in the answer, expected one"
+    distinct = {value for form in written if (value := to_fraction(form)) is not None}
     if len(distinct) != 1:
         return f"{len(distinct)} different numbers in the answer, expected one"
     if _OPERATORS.search(_WRAPPERS.sub("", _NUMBER.sub("", text))):
@@ -123,8 +135,8 @@ class NumericAnswer(StrictModel):
         said = after_think(response)
         for where in self.where:
             if where == "last":
-                numbers = numbers_in(said)
-                return numbers[-1] if numbers else "no number"
+                last = last_number(said)
+                return "no number" if last is None else last
             place = answer_text(response) if where == "answer" else boxed_text(said)
             if place is None:
                 continue

@@ -1,7 +1,8 @@
 r"""Repetition: the share of repeated n-grams, and loops at the end of the text.
 
 With N n-grams of words, D of them distinct, r = 1 - D / N, a the share ``allowed`` and l the
-``limit``::
+``limit`` (n-grams of characters, where a text of more than ``MIN_PROSE`` characters has fewer than
+one word to ``CHARS_PER_WORD`` characters: "* * * *", "9e7e9e7e")::
 
     score = 0                    if the text is empty or ends in a loop
           = 1                    if r <= a
@@ -18,6 +19,7 @@ a loop of blocks longer than ``MAX_TAIL / loop_repeats`` is left to the n-grams)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 from typing import ClassVar, Literal, NamedTuple
 
@@ -26,11 +28,12 @@ from pydantic import Field, FiniteFloat, model_validator
 from safeladder.config import StrictModel
 from safeladder.types import Trajectory, Verdict
 from safeladder.verifiers.cases import HOSTILE_TEXTS, Case
-from safeladder.verifiers.words import words
+from safeladder.verifiers.words import CHARS_PER_WORD, words
 
 MAX_WORDS = 50_000
 MAX_CHARS = 400_000
 MAX_TAIL = 4096
+MIN_PROSE = 60
 
 
 class Loop(NamedTuple):
@@ -42,12 +45,20 @@ class Loop(NamedTuple):
 
 def repeated_share(text: str, n: int) -> float:
     """The r of the formula above; 0 without any n-gram."""
-    found = words(text[-MAX_CHARS:])[-MAX_WORDS:]
+    found = _units(text[-MAX_CHARS:])
     total = len(found) - n + 1
     if total < 1:
         return 0.0
     distinct = len(set(zip(*(islice(found, i, None) for i in range(n)), strict=False)))
     return 1.0 - distinct / total
+
+
+def _units(text: str) -> Sequence[str]:
+    """The last ``MAX_WORDS`` words; characters, where a text of some length has hardly a word."""
+    found = words(text)[-MAX_WORDS:]
+    if len(text) > MIN_PROSE and len(found) * CHARS_PER_WORD < len(text):
+        return text[-MAX_WORDS:]
+    return found
 
 
 def final_loop(text: str, min_repeats: float, min_chars: int) -> Loop | None:
@@ -121,6 +132,8 @@ Repetition.cases = (
     Case("bad", "\u6211\u4e0d\u77e5\u9053\u3002" * 20, 0.0, verdict_class="loop"),
     Case("bad", "It is " + "a" * 100, 0.0, verdict_class="loop"),
     Case("bad", f"{_SAYING * 10} The end.", 0.0, verdict_class="repetitive"),
+    Case("bad", "* " * 5000 + "x", 0.0, verdict_class="repetitive"),
+    Case("bad", "9e7e8e7e5e3" * 5000 + " so", 0.0, verdict_class="repetitive"),
     Case("bad", "", 0.0, verdict_class="empty"),
     *(Case("hostile", text, 0.0 if len(text) > 60 or not text.strip() else 1.0)
       for text in HOSTILE_TEXTS),

@@ -16,6 +16,9 @@ HAN = re.compile(f"[{_HAN}]")
 LATIN_WORD = re.compile(r"(?<![^\W\d_])[A-Za-z]++(?:['\u2019][A-Za-z]++)?+(?![^\W\d_])")
 """Runs of Latin letters, "don't" being one; not parts of words in other scripts."""
 
+CHARS_PER_WORD = 16
+"""No prose has longer words on average, its spaces included."""
+
 
 def words(text: str) -> list[str]:
     """The words in order, as they are written."""

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from safeladder.errors import DataError
 from safeladder.verifiers.cases import HOSTILE_TEXTS, trajectory_of
-from safeladder.verifiers.numeric import NumericAnswer, boxed_text, numbers_in, single_number
+from safeladder.verifiers.numeric import (
+    MAX_FORMS,
+    NumericAnswer,
+    boxed_text,
+    last_number,
+    numbers_in,
+    single_number,
+)
 
 T = "<think>it is 99</think>"
 
@@ -112,3 +119,17 @@ def seconds_for(text):
         judged(response, 7, where=(where,))
     return time.process_time() - started
 
+
+
+def test_the_last_number_is_the_last_that_can_be_read():
+    assert last_number("5 then 0") == 0
+    assert last_number("7 of 3/0 and " + "1" * 99) == 7
+    assert last_number("none") is None
+
+
+def test_one_number_may_be_written_in_a_few_ways_only():
+    assert single_number("5, 5.0 and 10/2") == 5
+    forms = [f"{5 * n}/{n}" for n in range(1, MAX_FORMS + 2)]
+    assert single_number(" = 5 = ".join(forms[:MAX_FORMS - 1]).replace("=", "and")) == 5
+    assert single_number(" ".join(forms)) == (
+        f"{MAX_FORMS + 1} different numbers in the answer, expected one")
