@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from safeladder.engine.local.models import save_checkpoint
 from safeladder.ladder.build import initial_model
+from safeladder.ladder.climb import climb
 from safeladder.ladder.recipe import load_recipe
 
 HERE = Path(__file__).parent
@@ -64,10 +66,23 @@ def judge(port, answers=None):
         process.stdout.close()
 
 
-def climb(recipe, folder, *more):
+def command(recipe, folder):
+    """As a user runs it."""
     return subprocess.run([sys.executable, "-m", "safeladder", "climb", str(recipe), "--out",
-                           str(folder), *more], capture_output=True, text=True, env=ENVIRONMENT,
+                           str(folder)], capture_output=True, text=True, env=ENVIRONMENT,
                           timeout=120)
+
+
+@pytest.fixture(scope="module")
+def own_threads():
+    """What a climb in this process sets for itself is set back."""
+    threads, variable = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    yield
+    torch.set_num_threads(threads)
+    if variable is None:
+        os.environ.pop("OMP_NUM_THREADS", None)
+    else:
+        os.environ["OMP_NUM_THREADS"] = variable
 
 
 def records(folder):
@@ -93,13 +108,10 @@ def recipe(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(recipe, tmp_path_factory):
+def undisturbed(recipe, own_threads, tmp_path_factory):
     path, port = recipe
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
     with judge(port):
-        result = climb(path, folder)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return folder
+        return climb(str(path), out=tmp_path_factory.mktemp("undisturbed") / "run")
 
 
 def test_a_dead_judge_stops_the_run_and_resume_reaches_the_same_numbers(
@@ -109,7 +121,7 @@ def test_a_dead_judge_stops_the_run_and_resume_reaches_the_same_numbers(
     calls = [record["time"]["judges"]["judge"]["calls"] for record in records(undisturbed)]
     assert len(calls) == 5 and min(calls) > 4
     with judge(port, sum(calls[:3]) + 4) as process:  # it dies within the fourth step
-        stopped = climb(path, folder)
+        stopped = command(path, folder)
         assert process.wait(10) == 9
     assert stopped.returncode == 2
     (line,) = stopped.stderr.strip().splitlines()
@@ -119,8 +131,7 @@ def test_a_dead_judge_stops_the_run_and_resume_reaches_the_same_numbers(
     # What was logged is what the undisturbed run logged; the broken step left nothing behind.
     assert timeless(folder) == timeless(undisturbed)[:3]
     with judge(port):
-        resumed = climb(path, folder, "--resume")
-    assert resumed.returncode == 0, resumed.stderr[-3000:]
+        climb(str(path), out=folder, resume=True)
     assert timeless(folder) == timeless(undisturbed)
     for name in ("judged_rl-test-t0.parquet", "judged_rl-train-step000003.parquet"):
         assert pq.read_table(folder / "traces" / name) == pq.read_table(
