@@ -25,6 +25,7 @@ from safeladder.verifiers.cases import HOSTILE_TEXTS, Case
 from safeladder.verifiers.format import after_think, think_text
 from safeladder.verifiers.words import CHARS_PER_WORD, WORD
 
+
 def length_score(length: float, budget: float, limit: float) -> float:
     """The formula above for n > 0."""
     if length <= budget:
