@@ -219,6 +219,12 @@ class Trajectory:
         return cls(prompt, (Turn((), completion, response, prompt.media),), Status.COMPLETED)
 
     @property
+    def deciding_verdicts(self) -> dict[str, Verdict]:
+        """The verdicts but those of monitors, which have no say in what was right."""
+        watching = {key.partition(".")[0] for key in self.reward.monitor} if self.reward else set()
+        return {name: v for name, v in self.verdicts.items() if name not in watching}
+
+    @property
     def response(self) -> str:
         """The last turn's response; empty if there was none."""
         return self.turns[-1].response if self.turns else ""

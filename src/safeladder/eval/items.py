@@ -89,7 +89,7 @@ def item_of(trajectory: Trajectory) -> EvalItem:
     prompt, failed = trajectory.prompt, trajectory.status.is_error
     judgement = judge(Opinion(verdict.verdict_class, verdict.score is not None,
                               frozenset(verdict.parts))
-                      for verdict in trajectory.verdicts.values() if not failed)
+                      for verdict in trajectory.deciding_verdicts.values() if not failed)
     return EvalItem(
         prompt_id=prompt.id, cluster=cluster_of(prompt.id, prompt.meta),
         correct=judgement.correct, format=judgement.format,

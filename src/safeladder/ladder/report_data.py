@@ -198,7 +198,8 @@ def item_of_row(row: Row) -> EvalItem:
     failed = str(row["status"]).startswith("error")
     judgement = judge(Opinion(verdict["verdict_class"], verdict["score"] is not None,
                               frozenset(verdict.get("parts", ())))
-                      for verdict in row["verdicts"].values() if not failed)
+                      for verdict in row["verdicts"].values()
+                      if not failed and not verdict.get("monitor"))
     return EvalItem(
         prompt_id=row["prompt_id"], cluster=cluster_of(row["prompt_id"], row["meta"]),
         correct=judgement.correct, format=judgement.format,

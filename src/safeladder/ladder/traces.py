@@ -49,9 +49,11 @@ def write_traces(folder: Path, key: TraceKey, trajectories: Iterable[Trajectory]
 def trace_row(key: TraceKey, trajectory: Trajectory) -> dict[str, Any]:
     """One trajectory as a flat row; structured values are JSON texts."""
     prompt, reward = trajectory.prompt, trajectory.reward
+    deciding = trajectory.deciding_verdicts
     verdicts = {
         name: {"score": v.score, "verdict_class": v.verdict_class, "parts": dict(v.parts),
-               "error": v.error}
+               "error": v.error, **({"origin": v.origin, "reason": v.reason} if v.origin else {}),
+               **({} if name in deciding else {"monitor": True})}
         for name, v in trajectory.verdicts.items()}
     return {
         "rung": key.rung, "step": key.step, "split": key.split, "temperature": key.temperature,

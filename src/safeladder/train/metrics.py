@@ -11,6 +11,7 @@ import numpy as np
 
 from safeladder.algos.base import Algorithm
 from safeladder.train.batch import training_reward
+from safeladder.train.monitor import monitor_metrics
 from safeladder.train.state import LoopState
 from safeladder.types import Group, Trajectory
 
@@ -58,7 +59,8 @@ def step_record(
 def rollout_metrics(
     groups_P: Sequence[Group], algorithm: Algorithm, max_tokens: int,
 ) -> dict[str, float]:
-    """Figures of one rollout: rewards, parts, accuracy, lengths, group statistics.
+    """Figures of one rollout: rewards, parts, accuracy, lengths, group statistics, and what says
+    whether the reward is gamed (:func:`monitor_metrics`).
 
     ``reward/*`` are the verifiers' totals; ``accuracy`` is the share whose verdict is of the class
     ``correct``, among those with any class; ``groups/zero_std`` is the share of groups that give
@@ -73,7 +75,7 @@ def rollout_metrics(
     metrics.update(_means("reward/part", (t.reward.parts for t in trajectories if t.reward)))
     metrics.update(_class_shares(trajectories))
     classed = [classes for t in trajectories if (classes := {
-        v.verdict_class for v in t.verdicts.values()
+        v.verdict_class for v in t.deciding_verdicts.values()
         if v.score is not None and v.verdict_class is not None})]
     if classed:
         metrics["accuracy"] = _share("correct" in classes for classes in classed)
@@ -86,7 +88,7 @@ def rollout_metrics(
     metrics["groups/zero_std"] = _share(
         len({training_reward(t, algorithm, max_tokens) for t in g.trajectories} - {None}) < 2
         for g in groups_P)
-    return metrics
+    return metrics | monitor_metrics(groups_P)
 
 
 def _share(values: Iterable[bool]) -> float:
