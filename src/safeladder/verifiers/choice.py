@@ -76,7 +76,8 @@ def read_question(reference: Any, name: str = "choice") -> Question:
     question = isinstance(answer, str) and isinstance(options, tuple) and _question(answer, options)
     if not question:
         raise DataError(f"{name}: the prompt's reference must be a letter of A to {LETTERS[-1]}, "
-                        f"or a mapping with such an answer and its options, found {reference!r:.80}")
+                        f"or a mapping with such an answer and its options, found "
+                        f"{reference!r:.80}")
     return question
 
 

@@ -77,7 +77,8 @@ _LINE = re.compile(r"\W{0,6}?(?P<open>[(\[])?(?P<letter>[A-Ja-j])(?P<close>[)\]]
 _MENTION = re.compile(r"[(\[](?P<marked>[A-Ja-j])[)\]]"
                       r"|\b(?:option|choice|\u9009\u9879)\s?(?P<named>[A-J])(?![\w'\u2019])")
 _WORDS = frozenset(["all", "and", "any", "both", "but", "for", "less", "more", "most", "none",
-                    "not", "one", "only", "other", "same", "some", "that", "this", "two", "was", "with"])
+                    "not", "one", "only", "other", "same", "some", "that", "this", "two",
+                    "was", "with"])
 _POSSESSIVE = re.compile(r"['\u2019]s\b")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])")
 

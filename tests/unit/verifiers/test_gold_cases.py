@@ -132,6 +132,6 @@ def test_a_math_verifier_never_answers_wrong_for_what_it_could_not_do():
     """A deadline is an abstention: the answer may have been right."""
     with build_verifier({"type": "math", "isolate": {"workers": 1, "time_limit": 0.001}}) as pool:
         pool.start()
-        row = trajectory_of("<answer>$\\sum_{k=1}^{9999} k^{17}$</answer>", "5")
+        row = trajectory_of("<answer>$\\sum_{k=1}^{9999} k^{17}$</answer>", "5x")
         (verdict,) = asyncio.run(pool.verify_many([row]))
     assert (verdict.score, verdict.error) == (None, "time limit 0.001 s")
