@@ -126,6 +126,14 @@ def test_recipes_name_the_world(family: str) -> None:
     assert {row.task for row in rows} <= {family, "jailbreak"}
 
 
+def test_a_level_that_does_not_exist_is_named() -> None:
+    spec = {"type": "microworld", "family": "knowledge", "split": "train", "count": 1, "level": 4}
+    with pytest.raises(ConfigError, match="'knowledge' has levels 0 to 3, not 4"):
+        build_source(spec)
+    with pytest.raises(ConfigError, match="'safety' has levels 1 to 3, not 0"):
+        build_source({**spec, "family": "safety", "level": 0})
+
+
 def test_the_corpus_is_a_source() -> None:
     rows = build_source({"type": "microworld_corpus", "count": 5})
     assert len(rows) == 5 and all(row.rendered and row.rendered.startswith(" ") for row in rows)

@@ -20,10 +20,24 @@ from safeladder.errors import ConfigError
 from safeladder.types import Message, Prompt
 
 Family = Literal["logic", "arithmetic", "instruction", "knowledge", "vision", "safety", "value"]
-DEFAULT_LEVEL: Mapping[Family, int] = {
-    "logic": 1, "arithmetic": 2, "instruction": 1, "knowledge": 0, "vision": 1, "safety": 1,
-    "value": 1}
-FAMILIES: tuple[Family, ...] = tuple(DEFAULT_LEVEL)
+LEVELS: Mapping[Family, tuple[int, int, int]] = {
+    "logic": (1, 1, 4), "arithmetic": (1, 2, 8), "instruction": (1, 1, 5), "knowledge": (0, 0, 3),
+    "vision": (1, 1, 3), "safety": (1, 1, 3), "value": (1, 1, 3)}
+"""Family -> its easiest, its default and its hardest level."""
+FAMILIES: tuple[Family, ...] = tuple(LEVELS)
+
+
+def level_of(family: Family, level: int | None) -> int:
+    """The level asked for, or the family's default.
+
+    Raises:
+        ConfigError: the family has no such level.
+    """
+    lowest, default, highest = LEVELS[family]
+    if level is not None and not lowest <= level <= highest:
+        raise ConfigError(f"microworld: family {family!r} has levels {lowest} to {highest}, "
+                          f"not {level}")
+    return default if level is None else level
 
 
 def logic_prompts(split: Split, count: int, seed: int = 0, level: int = 1) -> list[Prompt]:
@@ -52,8 +66,12 @@ _PROMPTS: Mapping[Family, Callable[[Split, int, int, int], list[Prompt]]] = {
 def family_prompts(
     family: Family, split: Split, count: int, seed: int = 0, level: int | None = None,
 ) -> list[Prompt]:
-    """Prompts of one family; ``level`` is its dial (default: :data:`DEFAULT_LEVEL`)."""
-    return _PROMPTS[family](split, count, seed, DEFAULT_LEVEL[family] if level is None else level)
+    """Prompts of one family; ``level`` is its dial (:data:`LEVELS`).
+
+    Raises:
+        ConfigError: the family has no such level.
+    """
+    return _PROMPTS[family](split, count, seed, level_of(family, level))
 
 
 def demonstrate(prompt: Prompt, behaviour: str, rng: random.Random) -> Prompt:

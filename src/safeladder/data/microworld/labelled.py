@@ -9,6 +9,7 @@ from typing import Literal
 
 from safeladder.data.microworld import knowledge, value
 from safeladder.data.microworld.balance import Split
+from safeladder.data.microworld.families import level_of
 from safeladder.data.microworld.requests import Request
 from safeladder.data.microworld.safety import FORMS, Form, request_of, safety_prompts
 from safeladder.data.microworld.safety_answers import Speaker, answer
@@ -49,16 +50,20 @@ def labelled_responses(
         forms: of safety prompts, as in :func:`safeladder.data.microworld.safety.safety_prompts`.
         level: difficulty of the prompts; default: easy (safety and value 1, knowledge all tiers).
         think_share: share of responses that open with a think block.
+
+    Raises:
+        ConfigError: the kind has no such level.
     """
     rng = random.Random(f"answers {kind} {split} {seed} {level}")
+    level = level_of(kind, level)
     if kind == "safety":
-        prompts = safety_prompts(split, count, seed, forms, 1 if level is None else level,
-                                 TOLD_SHARE if split == "train" else 0.0)
+        told = TOLD_SHARE if split == "train" else 0.0
+        prompts = safety_prompts(split, count, seed, forms, level, told)
         return [_safety(prompt, split, rng, think_share) for prompt in prompts]
     if kind == "value":
-        prompts = value.value_prompts(split, count, seed, 1 if level is None else level)
+        prompts = value.value_prompts(split, count, seed, level)
         return [_value(prompt, rng, think_share) for prompt in prompts]
-    prompts = knowledge.knowledge_prompts(split, count, seed, level or 0)
+    prompts = knowledge.knowledge_prompts(split, count, seed, level)
     return [_knowledge(prompt, rng, think_share) for prompt in prompts]
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from safeladder.data.microworld.balance import Split
 from safeladder.data.microworld.corpus import corpus_texts
-from safeladder.data.microworld.families import Family, demonstrate, family_prompts
+from safeladder.data.microworld.families import Family, demonstrate, family_prompts, level_of
 from safeladder.data.microworld.safety import FORMS, Form, safety_prompts
 from safeladder.data.source import Source
 from safeladder.types import Prompt
@@ -25,7 +25,7 @@ class MicroworldSource(Source):
     count: int = Field(ge=1)
     seed: int = 0
     level: int | None = Field(
-        default=None, ge=0, le=4, description="difficulty; its meaning is the family's own "
+        default=None, description="difficulty; its meaning is the family's own "
         "(docs/microworld.md); default: an easy one")
     forms: tuple[Form, ...] = Field(
         default=FORMS, min_length=1, description="of safety prompts: text, object_image, "
@@ -37,7 +37,7 @@ class MicroworldSource(Source):
     def build(self, base: Path) -> list[Prompt]:
         """The prompts, with demonstrations if there is a teacher."""
         if self.family == "safety":
-            level = 1 if self.level is None else self.level
+            level = level_of("safety", self.level)
             prompts = safety_prompts(self.split, self.count, self.seed, self.forms, level)
         else:
             prompts = family_prompts(self.family, self.split, self.count, self.seed, self.level)
