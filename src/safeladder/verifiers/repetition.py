@@ -67,7 +67,13 @@ def final_loop(text: str, min_repeats: float, min_chars: int) -> Loop | None:
     The prefix function of the reversed tail gives the smallest period of each of its prefixes
     (Knuth, Morris and Pratt); the longest prefix with enough periods is the loop.
     """
-    tail = text.rstrip()[:-MAX_TAIL - 1:-1]
+    end = text.rstrip()[-MAX_TAIL:]
+    # A loop of L characters with a period of at most L / min_repeats has its last L - period
+    # characters twice. Few texts have, and this search is much faster than the one below.
+    again = int(min_chars * (1 - 1 / min_repeats))
+    if end.rfind(end[-again:], 0, -1) < 0:
+        return None
+    tail = end[::-1]
     borders = [0] * len(tail)
     best: Loop | None = None
     border = 0
