@@ -9,6 +9,7 @@ from typing import Any
 
 from safeladder.files import write_text
 from safeladder.ladder.report_data import RunData, load_run
+from safeladder.ladder.report_monitor import judge_rows, monitor_charts, monitor_rows
 from safeladder.ladder.report_sections import (
     accuracy_charts,
     behaviour_charts,
@@ -60,6 +61,7 @@ def context(data: RunData) -> dict[str, Any]:
     sections = {
         "accuracy": accuracy_charts(data), "supervised": supervised_charts(data),
         "learning": list(learning_charts(data)), "rl": rl_charts(data),
+        "monitor": monitor_charts(data),
         "behaviours": list(behaviour_charts(data)), "speed": speed_charts(data)}
     charts = {chart.id: {"data": chart.data, "layout": chart.layout}
               for group in sections.values() for chart in group}
@@ -69,6 +71,7 @@ def context(data: RunData) -> dict[str, Any]:
         "headline": headline(data, main), "tiles": tiles(data, main),
         "charts": _for_script(charts), "sections": sections,
         "comparisons": comparison_tables(data, main), "plateaus": plateau_lines(data),
+        "monitor_rows": monitor_rows(data), "judge_rows": judge_rows(data),
         "gap_rows": gap_rows(data), "rules": rule_lines(data), "puzzles": puzzles(data),
         "tables": figure_tables(data), "cost_rows": cost_rows(data),
         "abstentions": abstention_rows(data), "versions": data.manifest.get("versions", {}),
