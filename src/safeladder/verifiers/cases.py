@@ -53,6 +53,8 @@ class Case:
     reference: Any = None
     verdict_class: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    user: str = "?"
+    """What was asked, for verifiers that read it."""
 
 
 def trajectory_of(
@@ -77,7 +79,7 @@ def check(verifier: Verifier, cases: Sequence[Case] | None = None) -> list[str]:
     cases = tuple(getattr(verifier, "cases", ())) if cases is None else tuple(cases)
     if not {"good", "bad"} <= {case.kind for case in cases}:
         raise ValueError(f"{verifier.name}: needs at least one good and one bad case")
-    rows = [trajectory_of(case.response, case.reference, case.meta) for case in cases]
+    rows = [trajectory_of(case.response, case.reference, case.meta, case.user) for case in cases]
     objective = build_objective({"tasks": {"*": {"parts": {verifier.name: 1.0}}}})
     policy = VerifyPolicy(max_abstentions=1.0)
     groups = [Group(row.prompt, [row]) for row in rows]

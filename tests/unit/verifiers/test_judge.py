@@ -19,11 +19,13 @@ from safeladder.verifiers import (
     build_objective,
     build_verifier,
     build_verifiers,
+    check,
     verify_all,
 )
 from safeladder.verifiers.cases import HOSTILE_TEXTS, trajectory_of
 from safeladder.verifiers.judge import RUBRICS, ReplyCache
 from safeladder.verifiers.judge.cache import StoredReply
+from safeladder.verifiers.judge.cases import CASES
 from safeladder.verifiers.judge.question import Wording, ask, plain, rubric_text
 from safeladder.verifiers.judge.reply import UnreadableVerdict, read_reply
 
@@ -337,6 +339,22 @@ def test_verdicts_that_cannot(text):
 def test_no_text_is_read_as_a_verdict_by_chance_and_none_breaks_the_reader(text):
     with pytest.raises(UnreadableVerdict):
         read_reply(text, SIX, "ab12cd")
+
+
+# ---- gold cases ------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("rubric", sorted(RUBRICS))
+def test_a_judge_is_checked_by_the_gold_cases_of_its_rubric(rubric):
+    cases = CASES[rubric]
+    worst = min(RUBRICS[rubric].labels.scores, key=RUBRICS[rubric].labels.scores.get)
+    knows = {plain(case.response): case.verdict_class or worst for case in cases}
+    with scripted_judge(lambda one: one.verdict(knows[one.pieces["response"]])) as (url, _):
+        assert check(make(url, rubric=rubric)) == []
+    assert {case.verdict_class for case in cases} <= {None, *RUBRICS[rubric].labels.classes}
+    best = max(RUBRICS[rubric].labels.scores, key=RUBRICS[rubric].labels.scores.get)
+    with scripted_judge(lambda one: one.verdict(best)) as (url, _):
+        failed = check(make(url, rubric=rubric))  # one that likes everything
+    assert len(failed) >= sum(case.kind != "good" for case in cases)
 
 
 # ---- cost ----------------------------------------------------------------------------------

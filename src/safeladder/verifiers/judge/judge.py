@@ -18,7 +18,9 @@ from safeladder.errors import DataError, SamplingError, StorageError
 from safeladder.render.think import split_think
 from safeladder.types import Trajectory, Verdict
 from safeladder.verifiers.base import abstention, describe
+from safeladder.verifiers.cases import Case
 from safeladder.verifiers.judge.cache import ReplyCache, StoredReply, content_key
+from safeladder.verifiers.judge.cases import CASES
 from safeladder.verifiers.judge.question import (
     Piece,
     Question,
@@ -78,6 +80,17 @@ class ChatJudge:
     def spent(self) -> dict[str, float]:
         """Calls, tokens and seconds so far (:class:`Spent`)."""
         return asdict(self._spent)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The labels it may give."""
+        return tuple(self._spec.table)
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """Gold cases of the shipped prompt and table; none for a prompt or table of one's own."""
+        own = self._spec.prompt_file is not None or self._spec.scores is not None
+        return () if own else CASES[self._spec.rubric]
 
     def close(self) -> None:
         """Close the cache."""
