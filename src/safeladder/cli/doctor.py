@@ -46,6 +46,7 @@ EXTRAS: tuple[Extra, ...] = (
     Extra("ifeval", ("py3langid",), "the verifier of instructions that can be checked (IFEval)"),
     Extra("light", ("sklearn",), "training light verifiers (judging with one needs nothing more)"),
     Extra("math", ("math_verify",), "the verifier of mathematical expressions"),
+    Extra("code", ("pydantic_monty",), "the verifier that runs programs, in a sandbox"),
     Extra("peft", ("peft",), "LoRA training"),
     Extra("vision", ("PIL",), "reading image files"),
     Extra("tensorboard", ("tensorboard",), "metrics in TensorBoard"),

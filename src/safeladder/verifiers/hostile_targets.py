@@ -87,6 +87,8 @@ TARGETS: dict[str, tuple[Target, ...]] = {
     "choice": (Target(reference={"answer": "G", "options": {
         "A": "a dog", "B": "Paris", "C": "5", "G": "quorra wixbert"}}, may_be_right=_is_option_g),
         Target(reference="G", may_be_right=_is_option_g)),
+    "code": (Target(settings={"time_limit": 1.0},
+                    reference={"tests": ["assert quorra(982451653) == 57885161"]}),),
     "format": (Target(settings={"min_think_words": 10_000_000}),),
     "ifeval": (Target(settings={"score": "all", "mode": "loose"}, reference=_IFEVAL),),
     "language": (Target(before="<think>two and two make four</think>", meta={"language": "zh"}),),
@@ -94,7 +96,10 @@ TARGETS: dict[str, tuple[Target, ...]] = {
                       may_be_right=lambda response: 0 < len(response) <= CHARS_PER_WORD),),
     "logic_rl": (Target(reference={"names": ["Quorra", "Wixbert"], "roles": ["knave", "knight"]},
                         full=3.0),),
-    "math": (Target(reference="\\frac{982451653}{57885161}"),),
+    "math": tuple(Target(reference=gold) for gold in (
+        "\\frac{982451653}{57885161}", "982451653", "\\sqrt{982451653} x^2 + \\pi",
+        "[982451653, \\infty)", "\\{1, 982451653\\}", "(982451653, y)", "x = 982451653",
+        "\\begin{pmatrix} 1 & 982451653 \\end{pmatrix}", "982451653 \\text{ apples}")),
     "microworld": tuple(Target(reference=reference) for reference in _MICROWORLD),
     "numeric": (Target(reference=982451653),
                 Target(settings={"where": ("last",)}, reference=982451653)),

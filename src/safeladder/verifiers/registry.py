@@ -12,7 +12,10 @@ from safeladder.errors import ConfigError, MissingExtra
 from safeladder.verifiers.adapters import TRLReward, VerlScore
 from safeladder.verifiers.base import Objective, Verifier
 from safeladder.verifiers.choice import Choice
+from safeladder.verifiers.classifier import ClassifierSpec
+from safeladder.verifiers.code import Code
 from safeladder.verifiers.format import ThinkFormat
+from safeladder.verifiers.generative import GenerativeSpec
 from safeladder.verifiers.ifeval import IFEval
 from safeladder.verifiers.judge import JudgeSpec
 from safeladder.verifiers.language import LanguageConsistency
@@ -30,7 +33,10 @@ from safeladder.verifiers.workers import Isolated
 
 VERIFIERS: dict[str, type[StrictModel]] = {
     "choice": Choice,
+    "classifier": ClassifierSpec,
+    "code": Code,
     "format": ThinkFormat,
+    "generative": GenerativeSpec,
     "ifeval": IFEval,
     "judge": JudgeSpec,
     "language": LanguageConsistency,
@@ -51,7 +57,9 @@ VERIFIERS: dict[str, type[StrictModel]] = {
 
 Maker: TypeAlias = Callable[[Any, str], Verifier]
 """From the configuration of a verifier that asks a model, and where it stands, to the verifier."""
-MADE_ELSEWHERE = {"judge": "safeladder.ladder.judges.judge_makers"}
+MADE_ELSEWHERE = {"judge": "safeladder.ladder.judges.judge_makers",
+                  "generative": "safeladder.ladder.verifier_model.model_makers",
+                  "classifier": "safeladder.ladder.verifier_model.model_makers"}
 """Types that need a model, which no verifier builds: who makes them."""
 
 
