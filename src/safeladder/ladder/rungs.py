@@ -34,6 +34,7 @@ from safeladder.ladder.recipe import EvaluationSet, Recipe, RLRung, Rung, SFTRun
 from safeladder.ladder.run_dir import RunDir
 from safeladder.ladder.summary import MemoryWatch
 from safeladder.ladder.traces import TraceKey, write_traces
+from safeladder.ladder.verifier_model import model_makers
 from safeladder.render import Renderer
 from safeladder.train.progress import ProgressDisplay, make_progress
 from safeladder.train.rl import RLRun, train_rl
@@ -61,7 +62,8 @@ class Climber:
     @contextmanager
     def open(recipe: Recipe, run: RunDir, memory: MemoryWatch) -> Iterator[Climber]:
         """Verifiers, sinks and display, closed at the end."""
-        verifiers = build_verifiers(recipe.verifiers, makers=judge_makers(run.judges))
+        makers = {**judge_makers(run.judges), **model_makers()}
+        verifiers = build_verifiers(recipe.verifiers, makers=makers)
         try:
             sinks = build_sinks(recipe.sinks, run.path)
             judge = Judge(verifiers, recipe.objective, recipe.verify)

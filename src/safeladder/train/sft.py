@@ -1,14 +1,15 @@
 """Supervised training on token rows: language pretraining and fine-tuning on demonstrations.
 
 The two differ only in their rows: a pretraining row trains on every token after the first, a
-demonstration on the response alone. The loss is the token mean over each optimizer step.
+demonstration on the response alone. The loss is a mean over the tokens or rows of each
+optimizer step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -31,6 +32,9 @@ class SFTSettings(StrictModel):
                                    "step that reaches it")
     tokens_per_step: int = Field(ge=1, description="tokens of all rows of a step, prompt included")
     optim: OptimSettings
+    normalization: Literal["token_mean", "sequence_mean"] = Field(
+        "token_mean", description="of a step's loss: every trained token weighs the same, or "
+        "every row")
     eval_every: int = Field(0, ge=0, description="steps between validations; 0: none")
     save_every: int = Field(0, ge=0, description="steps between resumable states; 0: none")
 
@@ -92,7 +96,8 @@ async def train_sft(run: SFTRun) -> LoopState:
     while not settings.finished(state):
         clock = PhaseClock()
         rows = run.rows.take_tokens(settings.tokens_per_step)
-        (minibatch,) = Batch(tuple(rows), tuple(range(len(rows))), "token_mean").split(1)
+        (minibatch,) = Batch(
+            tuple(rows), tuple(range(len(rows))), settings.normalization).split(1)
         with clock("update"):
             stats = await trainer.forward_backward(minibatch, loss)
             stats += await trainer.optim_step(

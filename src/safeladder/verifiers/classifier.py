@@ -7,10 +7,28 @@ it says nothing but the class.
 
 from __future__ import annotations
 
+from typing import Literal
+
+from pydantic import Field
+
+from safeladder.config import StrictModel
 from safeladder.engine.base import Scorer
 from safeladder.types import FloatArray
 from safeladder.verifiers.model_based import Encoder, ModelVerifier, rendered_view
 from safeladder.verifiers.rubric import Rubric, View
+
+
+class ClassifierSpec(StrictModel):
+    """What a recipe says of a classifier-head verifier; the ladder loads it."""
+
+    type: Literal["classifier"] = "classifier"
+    name: str = "classifier"
+    path: str = Field(description="a folder that 'safeladder verifier train' left, or a "
+                      "sequence-classification checkpoint of a decoder together with a rubric")
+    rubric: Rubric | None = Field(None, description="None: the folder's own")
+    reasoning: Literal["strip", "judge_both"] | None = Field(
+        None, description="instead of the rubric's")
+    device: str = "cpu"
 
 
 class ClassifierVerifier(ModelVerifier):

@@ -19,9 +19,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
+from safeladder.config import StrictModel
 from safeladder.engine.base import ChoiceScorer, Sampler, SamplingParams
 from safeladder.types import FloatArray, Media, Message
 from safeladder.verifiers.model_based import Encoder, ModelVerifier, rendered_view
@@ -29,6 +32,21 @@ from safeladder.verifiers.rubric import Rubric, View
 
 VERDICT_MARK = "Verdict:"
 """What stands between the verifier's own reasons and its label."""
+
+
+class GenerativeSpec(StrictModel):
+    """What a recipe says of a generative verifier; the ladder loads it."""
+
+    type: Literal["generative"] = "generative"
+    name: str = "generative"
+    path: str = Field(description="a folder that 'safeladder verifier train' left, or any "
+                      "Hugging Face checkpoint together with a rubric")
+    rubric: Rubric | None = Field(None, description="None: the folder's own")
+    reasoning: Literal["strip", "judge_both"] | None = Field(
+        None, description="instead of the rubric's")
+    reason_tokens: int = Field(
+        0, ge=0, description="tokens of reasons the verifier writes before its label; 0: none")
+    device: str = "cpu"
 
 
 class GenerativeVerifier(ModelVerifier):

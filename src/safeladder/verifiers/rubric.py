@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -111,9 +111,9 @@ class Rubric(StrictModel):
             DataError: too long to be shown whole, or no reference where the template wants one.
         """
         split = split_think(trajectory.response)
-        views = [self._view("answer", trajectory.prompt, split.answer, plain)]
+        views = [self.view("answer", trajectory.prompt, split.answer, plain)]
         if self.reasoning == "judge_both" and split.think and _WORD.search(split.think):
-            views.append(self._view("thinking", trajectory.prompt, split.think, plain))
+            views.append(self.view("thinking", trajectory.prompt, split.think, plain))
         return tuple(views)
 
     def verdict(self, name: str, views: Sequence[View], scores: Sequence[FloatArray | None],
@@ -157,10 +157,16 @@ class Rubric(StrictModel):
         label = self.classes[int(p.argmax())]
         return _Judged(label, dict(zip(self.classes, p.tolist(), strict=True)), self.scores)
 
-    def _view(self, of: Literal["answer", "thinking"], prompt: Prompt, response: str,
-              plain: Callable[[str], str]) -> View:
+    def view(self, of: Literal["answer", "thinking"], prompt: Prompt, response: str,
+             plain: Callable[[str], str] = str, template: str | None = None) -> View:
+        """One text of a trajectory in a template (None: the rubric's own).
+
+        Raises:
+            DataError: as :meth:`views`.
+        """
         jailbreak = self.jailbreak_template is not None and prompt.task == "jailbreak"
-        template = read_template(str(self.jailbreak_template) if jailbreak else self.template)
+        own = str(self.jailbreak_template) if jailbreak else self.template
+        template = read_template(template or own)
         shown = set(_FIELD.findall(template))
         values = {"response": response.strip()}
         if "request" in shown:
@@ -193,6 +199,31 @@ class _Judged:
     @property
     def expectation(self) -> float:
         return sum(p * self.table[name] for name, p in self.probabilities.items())
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One template over a rubric's trajectories, as training rows show it.
+
+    Args:
+        rubric: whose template (the jailbreak one for jailbreak prompts) is shown by default.
+        template: another one; it may leave the response out.
+        plain: as in :meth:`Rubric.views`.
+    """
+
+    rubric: Rubric
+    template: str | None = None
+    plain: Callable[[str], str] = str
+
+    def prompt(self, trajectory: Trajectory) -> Prompt:
+        """What to render.
+
+        Raises:
+            DataError: as :meth:`Rubric.views`.
+        """
+        answer = split_think(trajectory.response).answer
+        view = self.rubric.view("answer", trajectory.prompt, answer, self.plain, self.template)
+        return view.prompt(trajectory.prompt.id)
 
 
 def softmax(z: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -232,6 +263,7 @@ def fit_temperature(
     return float(np.exp((low + high) / 2))
 
 
+@lru_cache(maxsize=64)
 def read_template(name: str) -> str:
     """A template that ships with the package by its name, else the text of the file ``name``.
 

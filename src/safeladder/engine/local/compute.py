@@ -35,13 +35,13 @@ class Compute:
     Args:
         loaded: the model.
         max_tokens: per micro-batch.
-        workers: threads of the packed path.
+        workers: threads that share the micro-batches of a step.
         autocast: bf16.
     """
 
     def __init__(self, loaded: LoadedModel, max_tokens: int, workers: int, autocast: bool) -> None:
         self._loaded = loaded
-        self._general = GeneralPath(loaded, max_tokens, autocast)
+        self._general = GeneralPath(loaded, max_tokens, autocast, workers)
         self._packed = None if autocast else _packed_path(loaded, max_tokens, workers)
 
     @property

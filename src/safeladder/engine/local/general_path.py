@@ -1,12 +1,17 @@
 """Gradients of any Hugging Face model through its own forward and autograd.
 
 Rows are padded on the right and sorted by length. This path takes images, adapters and autocast.
+
+With several workers, threads share the micro-batches of a step, each with its own gradients, as
+on the packed path (:mod:`.packed_path`): most of a backward runs without Python's lock. Gradients
+are added in the workers' order, so a number of workers always gives the same bits.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -19,6 +24,7 @@ from safeladder.engine.local.batching import Row
 from safeladder.engine.local.losses import differentiate
 from safeladder.engine.local.media import ExpandedRow, collate, expand_row
 from safeladder.engine.local.models import LoadedModel
+from safeladder.engine.local.packed_path import deal, one_thread_per_operator
 from safeladder.types import IntArray
 
 Store = Callable[[Row, Tensor], None]
@@ -49,10 +55,15 @@ class GeneralPath:
         loaded: the model.
         max_tokens: padded tokens per micro-batch.
         autocast: run the forward in bf16 where torch thinks it safe.
+        workers: threads of :meth:`forward_backward`.
     """
 
-    def __init__(self, loaded: LoadedModel, max_tokens: int, autocast: bool) -> None:
+    def __init__(
+        self, loaded: LoadedModel, max_tokens: int, autocast: bool, workers: int = 1,
+    ) -> None:
         self._loaded, self._max_tokens, self._autocast = loaded, max_tokens, autocast
+        self._workers = workers
+        self._threads = ThreadPoolExecutor(workers, "trainer") if workers > 1 else None
         parameters = inspect.signature(loaded.model.forward).parameters
         self._keeps = "logits_to_keep" in parameters
 
@@ -71,23 +82,57 @@ class GeneralPath:
         Raises:
             NotFinite: the loss is; micro-batches before this one have added theirs.
         """
-        stats = Stats()
-        for part in self._micro_batches(rows):
-            logprobs, entropy = self._figures(part, "entropy" in loss.needs)
-            start = differentiate([shown.row for shown in part], loss, logprobs, entropy)
-            outputs, gradients = [logprobs], [start.logprobs]
-            if start.entropy is not None:
-                outputs, gradients = [logprobs, entropy], [start.logprobs, start.entropy]
-            torch.autograd.backward(outputs, gradients)
-            stats += start.stats
-        return stats
+        parts = self._micro_batches(rows)
+        if self._threads is None or len(parts) == 1:
+            return sum((self._one(part, loss) for part in parts), Stats())
+        parameters = [p for p in self._loaded.model.parameters() if p.requires_grad]
+
+        def work(mine: Sequence[int]) -> tuple[list[Tensor | None], dict[int, Stats]]:
+            total: list[Tensor | None] = [None] * len(parameters)
+            return total, {number: self._one(parts[number], loss, parameters, total)
+                           for number in mine}
+
+        hands = deal([len(part) * part[0].length for part in parts], self._workers)
+        with one_thread_per_operator():
+            jobs = [self._threads.submit(work, hand) for hand in hands if hand]
+            wait(jobs)
+        stats: dict[int, Stats] = {}
+        for job in jobs:
+            total, some = job.result()
+            stats |= some
+            for parameter, gradient in zip(parameters, total, strict=True):
+                if gradient is not None:
+                    parameter.grad = _added(parameter.grad, gradient)
+        return sum((stats[number] for number in sorted(stats)), Stats())
+
+    def _one(self, part: Sequence[_Shown], loss: Loss, parameters: Sequence[Tensor] = (),
+             total: list[Tensor | None] | None = None) -> Stats:
+        """Forward and backward of one micro-batch.
+
+        Its gradients are added to ``total``, one place per parameter; without it to the
+        parameters' ``grad``, as autograd itself adds them (no second set of gradients exists).
+        """
+        logprobs, entropy = self._figures(part, "entropy" in loss.needs)
+        start = differentiate([shown.row for shown in part], loss, logprobs, entropy)
+        outputs, begin = [logprobs], [start.logprobs]
+        if start.entropy is not None:
+            outputs, begin = [logprobs, entropy], [start.logprobs, start.entropy]
+        if total is None:
+            torch.autograd.backward(outputs, begin)
+            return start.stats
+        found = torch.autograd.grad(outputs, parameters, begin, allow_unused=True)
+        total[:] = [known if gradient is None else _added(known, gradient)
+                    for known, gradient in zip(total, found, strict=True)]
+        return start.stats
 
     def _micro_batches(self, rows: Sequence[Row]) -> list[list[_Shown]]:
         shown = [_Shown(row, self._expand(row)) for row in rows]
         shown.sort(key=lambda item: (-item.length, item.row.index))
+        total = sum(item.length for item in shown)
+        budget = min(self._max_tokens, -(-total // self._workers))
         parts: list[list[_Shown]] = []
         for item in shown:
-            if parts and (len(parts[-1]) + 1) * parts[-1][0].length <= self._max_tokens:
+            if parts and (len(parts[-1]) + 1) * parts[-1][0].length <= budget:
                 parts[-1].append(item)
             else:
                 parts.append([item])
@@ -124,6 +169,10 @@ class GeneralPath:
         if self._autocast:
             return torch.autocast(self._loaded.device.type, torch.bfloat16)
         return nullcontext()
+
+
+def _added(known: Tensor | None, gradient: Tensor) -> Tensor:
+    return gradient if known is None else known.add_(gradient)
 
 
 def _tensor(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]], like: Tensor) -> Tensor:

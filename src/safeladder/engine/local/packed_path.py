@@ -126,36 +126,45 @@ class PackedPath:
         """Call ``run(worker, plan)`` for every micro-batch."""
         plans = plan_packed(rows, self._max_tokens, self._num_workers)
 
-        def work(worker: int, mine: Sequence[Plan]) -> None:
-            for plan in mine:
+        def work(worker: int, mine: Sequence[int]) -> None:
+            for number in mine:
                 self._arenas[worker].clear()
-                run(worker, plan)
+                run(worker, plans[number])
 
         if self._threads is None:
-            work(0, plans)
+            work(0, range(len(plans)))
             return
-        with _one_thread_per_operator():
+        sizes = [sum(family.num_tokens for family in plan) for plan in plans]
+        with one_thread_per_operator():
             jobs = [self._threads.submit(work, worker, mine)
-                    for worker, mine in enumerate(_deal(plans, self._num_workers))]
+                    for worker, mine in enumerate(deal(sizes, self._num_workers))]
             wait(jobs)
         for job in jobs:
             job.result()
 
 
-def _deal(plans: Sequence[Plan], num_workers: int) -> list[list[Plan]]:
-    """Give each micro-batch, the largest first, to the worker that has least to do."""
-    hands: list[list[Plan]] = [[] for _ in range(num_workers)]
+def deal(sizes: Sequence[int], num_workers: int) -> list[list[int]]:
+    """Give each micro-batch, the largest first, to the worker that has least to do.
+
+    Args:
+        sizes: tokens of each micro-batch.
+        num_workers: how many.
+
+    Returns:
+        The numbers of each worker's micro-batches.
+    """
+    hands: list[list[int]] = [[] for _ in range(num_workers)]
     loads = [0] * num_workers
-    sizes = [sum(family.num_tokens for family in plan) for plan in plans]
-    for number in sorted(range(len(plans)), key=lambda i: (-sizes[i], i)):
+    for number in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
         worker = loads.index(min(loads))
-        hands[worker].append(plans[number])
+        hands[worker].append(number)
         loads[worker] += sizes[number]
     return hands
 
 
 @contextmanager
-def _one_thread_per_operator() -> Iterator[None]:
+def one_thread_per_operator() -> Iterator[None]:
+    """Keep torch from sharing single operators between cores that have work of their own."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,0 +1,169 @@
+"""Recipes of verifiers that are trained language models: what is learned, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from safeladder.config import StrictModel
+from safeladder.data.microworld import FORMS, labelled_responses
+from safeladder.data.responses import LabelledResponse, read_responses
+from safeladder.errors import DataError
+from safeladder.ladder.recipe import CheckpointModel, EmbeddedModel, LocalEngineSpec
+from safeladder.train.sft import SFTSettings
+from safeladder.verifiers.rubric import Rubric
+
+
+class ResponseFiles(StrictModel):
+    """Labelled responses in JSON-lines files (``data/responses.py``)."""
+
+    type: Literal["files"]
+    paths: list[str] = Field(min_length=1)
+
+    def load(self) -> list[LabelledResponse]:
+        """Read them."""
+        return [row for path in self.paths for row in read_responses(Path(path))]
+
+
+class MicroworldResponses(StrictModel):
+    """Labelled responses of the microworld, drawn from a seed."""
+
+    type: Literal["microworld"]
+    kind: Literal["safety", "value", "knowledge"]
+    split: Literal["train", "validation", "test", "unseen_forms"]
+    count: int = Field(ge=1)
+    seed: int = 0
+    forms: list[Literal["text", "object_image", "scene_image", "wrapped"]] = Field(
+        default=list(FORMS), min_length=1, description="of safety prompts")
+    level: int | None = None
+
+    def load(self) -> list[LabelledResponse]:
+        """Draw them."""
+        return labelled_responses(self.kind, self.split, self.count, self.seed,
+                                  tuple(self.forms), self.level)
+
+
+Responses = Annotated[ResponseFiles | MicroworldResponses, Field(discriminator="type")]
+
+
+class Lesson(StrictModel):
+    """Rows of one kind within a stage: what is shown, and what is to be answered.
+
+    A verdict mixes several judgements (is the request dangerous? does the reply do what was
+    asked?), and from labels alone a model made from nothing learns the easy one and stops. A
+    lesson may therefore ask for another column of the data than the label: whether the request is
+    harmful, or a written reason.
+    """
+
+    answer: str = Field(
+        "label", description="the label, or the name of another column of the data whose value "
+        "is to be written")
+    template: str | None = Field(
+        None, description="None: the rubric's; another one may leave the response out")
+    rows: int | None = Field(None, ge=1, description="so many; None: all")
+    media: Literal["any", "with", "without"] = Field(
+        "any", description="rows with images, without, or both")
+
+
+class Stage(StrictModel):
+    """Some steps on a mixture of lessons; each row of a step weighs the same."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    lessons: list[Lesson] = Field(min_length=1)
+    settings: SFTSettings
+
+
+class ModelVerifierRecipe(StrictModel):
+    """What the generative and the classifier-head verifier have in common."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    description: str = ""
+    seed: int = 0
+    model: Annotated[EmbeddedModel | CheckpointModel, Field(discriminator="type")]
+    engine: LocalEngineSpec = LocalEngineSpec()
+    rubric: Rubric
+    train: list[Responses] = Field(min_length=1)
+    validation: list[Responses] = Field(
+        min_length=1, description="rows on which the temperature is fitted; never trained on")
+    test: list[Responses] = Field(
+        default_factory=list, description="measured after training, never trained on")
+    stages: list[Stage] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> ModelVerifierRecipe:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError("stages: two have the same name")
+        if not any(lesson.answer == "label" for lesson in self.stages[-1].lessons):
+            raise ValueError("stages: the last one must teach the label")
+        return self
+
+
+class GenerativeVerifierRecipe(ModelVerifierRecipe):
+    """A verifier that writes its label (``verifiers/generative.py``)."""
+
+    type: Literal["generative"]
+
+
+class ClassifierVerifierRecipe(ModelVerifierRecipe):
+    """A verifier with a classification head (``verifiers/classifier.py``).
+
+    The head is put on before the first stage that teaches the label; stages before it train the
+    language model.
+    """
+
+    type: Literal["classifier"]
+
+    @model_validator(mode="after")
+    def _stages_do_not_mix(self) -> ClassifierVerifierRecipe:
+        headed = False
+        for stage in self.stages:
+            labels = {lesson.answer == "label" for lesson in stage.lessons}
+            if len(labels) > 1:
+                raise ValueError(f"stages.{stage.name}: a head answers with classes alone; put "
+                                 "other lessons into an earlier stage")
+            headed = headed or labels == {True}
+            if headed and labels == {False}:
+                raise ValueError(f"stages.{stage.name}: the head is on already")
+        return self
+
+
+def load_rows(specs: Sequence[Any]) -> list[LabelledResponse]:
+    """All rows of all sources.
+
+    Raises:
+        DataError: a row without a label.
+    """
+    rows = [row for spec in specs for row in spec.load()]
+    bare = [row.prompt.id for row in rows if row.label is None]
+    if bare:
+        raise DataError(f"{len(bare)} of {len(rows)} rows have no label (the first: {bare[0]})")
+    return rows
+
+
+def lesson_rows(rows: Sequence[LabelledResponse], lesson: Lesson) -> list[LabelledResponse]:
+    """The rows a lesson teaches; ``label`` holds what is to be answered.
+
+    Raises:
+        DataError: a row lacks the column, or no row fits.
+    """
+    chosen = [row for row in rows
+              if lesson.media == "any" or bool(row.prompt.media) == (lesson.media == "with")]
+    if not chosen:
+        raise DataError(f"no training row {lesson.media} images for a lesson on {lesson.answer!r}")
+    chosen = chosen[:lesson.rows]
+    if lesson.answer == "label":
+        return chosen
+    return [replace(row, label=_column(row, lesson.answer)) for row in chosen]
+
+
+def _column(row: LabelledResponse, name: str) -> str:
+    if name not in row.prompt.meta:
+        raise DataError(f"row {row.prompt.id!r} has no column {name!r} (it has: "
+                        f"{', '.join(map(str, row.prompt.meta))})")
+    value = row.prompt.meta[name]
+    return str(value).lower() if isinstance(value, bool) else str(value)
