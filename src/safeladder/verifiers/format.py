@@ -8,6 +8,7 @@ All searches are plain string searches, linear in the length of the text.
 from __future__ import annotations
 
 import re
+import unicodedata
 from itertools import islice
 from typing import ClassVar, Literal, NamedTuple
 
@@ -85,20 +86,23 @@ def answer_text(response: str) -> str | None:
 
 
 class ThinkFormat(StrictModel):
-    """1 when the response opens with exactly one closed, non-empty think block, else 0.
+    """1 when the response is one closed, non-empty think block and then an answer, else 0.
 
-    Classes: ``well_formed``, ``bad_format``. What follows the block is not looked at, except that
-    no further think tag may be in it.
+    Only the response is read: a block in the prompt, or in its template's example, counts for
+    nothing. The answer is anything to be seen (``needs_answer: false`` takes none as well) but a
+    further think tag or a bare end-of-turn text. The verifier ``language`` looks at its language.
+    Classes: ``well_formed``, ``bad_format``.
     """
 
     type: Literal["format"] = "format"
     name: str = "format"
     min_think_words: int = Field(default=1, ge=1, description="words a think block needs")
+    needs_answer: bool = Field(default=True, description="whether something must follow the block")
 
     cases: ClassVar[tuple[Case, ...]]
 
     def verify(self, trajectory: Trajectory) -> Verdict:
-        """Judge the response's think block."""
+        """Judge the response's shape."""
         problem = self._problem(trajectory.response)
         if problem:
             return Verdict(self.name, 0.0, "bad_format", reason=problem)
@@ -113,7 +117,19 @@ class ThinkFormat(StrictModel):
         if closed < opened:
             return "tags out of order"
         think = response[opened + len(THINK_OPEN):closed]
-        return _problem_before(response[:opened]) or _problem_of_think(think, self.min_think_words)
+        problem = (_problem_before(response[:opened])
+                   or _problem_of_think(think, self.min_think_words))
+        if problem or not self.needs_answer or is_visible(response[closed + len(THINK_CLOSE):]):
+            return problem
+        return f"no answer after {THINK_CLOSE}"
+
+
+def is_visible(text: str) -> bool:
+    """Whether a reader sees anything: not space, control, format or end-of-turn characters only."""
+    text = text.strip()
+    for ending in END_OF_TURN:
+        text = text.removesuffix(ending)
+    return any(unicodedata.category(char)[0] not in "ZC" for char in text)
 
 
 def _broken(problem: str) -> Sections:
@@ -148,6 +164,8 @@ ThinkFormat.cases = (
     Case("bad", "<think> \n ... \u200b</think>4", score=0.0),
     Case("bad", "<think>reasoning process here</think>4", score=0.0),
     Case("bad", "<think>never closed", score=0.0),
+    Case("bad", "<think>2 + 2</think>", score=0.0),
+    Case("bad", "<think>2 + 2</think> \n\u200b<|im_end|>", score=0.0),
     Case("bad", "</think>a<think>b", score=0.0),
     Case("bad", "Sure! <think>a</think>b", score=0.0),
     Case("bad", "<think>a</think>b<think>c</think>", score=0.0),

@@ -40,10 +40,15 @@ def test_the_format_verifier_says_what_is_wrong():
     reasons = {
         "</think>a<think>": "tags out of order", "<think>a": "</think> occurs 0 times",
         "x<think>a b</think>": "text before <think>", "<think>one</think>": "fewer than 2 words",
-        "<think>a b</think>": ""}
+        "<think>a b</think> \n": "no answer after </think>", "<think>a b</think>c": ""}
     for response, reason in reasons.items():
         assert reason in verifier.verify(trajectory_of(response)).reason, response
-    assert verifier.verify(trajectory_of("<think>a b</think>")).score == 1.0
+    verdict = verifier.verify(trajectory_of("<think>a b</think>c", user="<think>"))
+    assert verdict.score == 1.0
+    lenient = build_verifier({"type": "format", "needs_answer": False})
+    assert lenient.verify(trajectory_of("<think>a b</think>")).score == 1.0
+    shown = "Write <think>your thoughts here</think> and an answer."
+    assert verifier.verify(trajectory_of("4", user=shown)).score == 0.0
 
 
 @pytest.mark.parametrize("kind", VERIFIERS)
