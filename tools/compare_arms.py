@@ -16,6 +16,7 @@ from pathlib import Path
 from safeladder.eval.items import EvalItem
 from safeladder.eval.statistics import estimate, paired_difference
 from safeladder.ladder.report_data import evaluation_items
+from safeladder.ladder.report_tables import difference_text
 from safeladder.ladder.summary import read_summary
 
 MAIN, START = "logic_rl", "cot_sft"
@@ -60,8 +61,7 @@ def difference_table(runs: list[Path], arms: list[str]) -> str:
                 found = paired_difference(
                     [items(run, MAIN, people, temperature) for run in runs],
                     [items(run, arm, people, temperature) for run in runs])
-                low, high = found.ci95 or (float("nan"), float("nan"))
-                cells += [f"{100 * (found.value or 0):+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]",
+                cells += [difference_text(found),
                           ", ".join(f"{100 * value:+.1f}" for value in found.per_seed)]
             lines.append(f"| `{arm}` | {people} | {' | '.join(cells)} |")
     return "\n".join(lines)
