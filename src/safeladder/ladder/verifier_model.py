@@ -68,6 +68,9 @@ from safeladder.verifiers.rubric import Rubric, Shown, fit_temperature, softmax
 CARD, CHECKPOINT, METRICS = "verifier.yaml", "checkpoint", "metrics.json"
 
 
+_CORPUS_ROWS = 5000
+"""Rows of a lesson that the tokenizer of a model made from nothing is trained on."""
+
 # ---------------------------------------------------------------- building trained verifiers
 
 def model_makers() -> Mapping[str, Maker]:
@@ -227,7 +230,8 @@ class _Training:
         if isinstance(model, CheckpointModel):
             return load_model(model.path, device=self.recipe.engine.device)
         texts = [text for stage in self.recipe.stages for lesson in stage.lessons
-                 for row in lesson_rows(train, lesson)[:5000] for text in _texts(row, lesson, rubric)]
+                 for row in lesson_rows(train, lesson)[:_CORPUS_ROWS]
+                 for text in _texts(row, lesson, rubric)]
         tokenizer = train_verifier_tokenizer(
             texts, model.vocab_size, rubric.classes, images="vision_config" in model.config)
         return build_model(model.config, tokenizer, seed=self.recipe.seed)

@@ -29,6 +29,7 @@ from safeladder.verifiers.prefix_refusal import PrefixRefusal
 from safeladder.verifiers.reasoning_gym import ReasoningGym
 from safeladder.verifiers.repetition import Repetition
 from safeladder.verifiers.text_match import TextMatch
+from safeladder.verifiers.visual_focus import VisualFocus
 from safeladder.verifiers.workers import Isolated
 
 VERIFIERS: dict[str, type[StrictModel]] = {
@@ -52,6 +53,7 @@ VERIFIERS: dict[str, type[StrictModel]] = {
     "text_match": TextMatch,
     "trl": TRLReward,
     "verl": VerlScore,
+    "visual_focus": VisualFocus,
 }
 """``type`` in a recipe -> the class, which is also its configuration."""
 
