@@ -9,7 +9,8 @@ from pathlib import Path
 
 COMMANDS = ([], ["climb"], ["report"], ["chat"], ["doctor"], ["data"], ["data", "knights-knaves"],
             ["data", "microworld"],
-            ["verifier"], ["verifier", "check"])
+            ["verifier"], ["verifier", "check"], ["verifier", "train"], ["verifier", "eval"],
+            ["verify"])
 TARGET = Path(__file__).parent.parent / "docs" / "cli.md"
 
 

@@ -13,6 +13,7 @@ A folder that is missing is left out and named. Nothing of the data goes into th
 
 ``three_way.{train,test}.jsonl``  full compliance, full refusal, partial refusal
 ``safety.{train,test}.jsonl``     safe, unsafe
+``dialogues.test.jsonl``          last answers of dialogues, three-way labels given by reading
 ``preferences.jsonl``             pairs: not labels, and never trained on
 
 Rows part by behaviour (JailbreakBench, HarmBench) or by prompt, never by row. Where labels come
@@ -51,8 +52,14 @@ from safeladder.types import Message, Prompt
 from safeladder.verifiers.refusal_cues import REFUSING, cues_of, is_list_item, normalise, sentences
 
 PARTS = {"train": 0.7, "test": 0.3}
-SYNTHETIC_ROWS = 4500
+SYNTHETIC_ROWS = 5400
 LABELS = Path(__file__).with_name("light_labels.json")
+
+
+def read_labels() -> dict[str, str]:
+    """Place of a response -> the three-way label that we gave it by reading."""
+    labels: dict[str, str] = json.loads(LABELS.read_text(encoding="utf-8"))
+    return labels
 
 
 def part(group: str) -> str:
@@ -109,6 +116,19 @@ def preferences(folder: Path) -> Iterator[dict[str, str]]:
                 yield pair
 
 
+def dialogues(folder: Path, read: dict[str, str]) -> Iterator[LabelledResponse]:
+    """The last answers of dialogues that carry a label given by reading; never trained on."""
+    with gzip.open(folder / "test.jsonl.gz", "rt", encoding="utf-8") as file:
+        for number, line in enumerate(file):
+            for side, text in json.loads(line).items():
+                label = read.get(f"hh_rlhf:{number}:{side}")
+                if label is not None:
+                    asked, _, answer = text.rpartition("\n\nAssistant:")
+                    user = asked.rpartition("\n\nHuman:")[2].strip()
+                    yield replace(row("hh_rlhf", user, answer.strip(), f"hh_rlhf {number}"),
+                                  label=label)
+
+
 def refusal_label(item: LabelledResponse, read: dict[str, str]) -> str | None:
     """The three-way label of a real row, by the rules at the top; None if they give none."""
     meta = item.prompt.meta
@@ -136,7 +156,7 @@ def _shape(response: str) -> tuple[bool, int, bool]:
 
 def three_way(rows: Sequence[LabelledResponse]) -> dict[str, list[LabelledResponse]]:
     """Real rows with a label, and synthetic ones around the bodies of the training part."""
-    read = json.loads(LABELS.read_text(encoding="utf-8")) if LABELS.exists() else {}
+    read = read_labels()
     parts: dict[str, list[LabelledResponse]] = {"train": [], "test": []}
     for item in rows:
         label = item.label or refusal_label(item, read)
@@ -208,6 +228,9 @@ def main() -> None:
         pairs = list(preferences(arguments.folder / "hh_rlhf"))
         path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
         print(f"{path}: {len(pairs)} pairs")
+        path = arguments.out / "dialogues.test.jsonl"
+        count = write_responses(path, dialogues(arguments.folder / "hh_rlhf", read_labels()))
+        print(f"{path}: {count} rows")
 
 
 if __name__ == "__main__":

@@ -85,6 +85,21 @@ def doctor() -> None:
     run_doctor()
 
 
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="Responses, JSON lines (docs/verifiers.md).")],
+    with_: Annotated[list[str], typer.Option(
+        "--with", metavar="VERIFIER", help="A verifier's folder, a YAML file with 'type: ...', or "
+        "a type; repeatable.")],
+    out: Annotated[Path | None, typer.Option(
+        help="File to write [default: <file>.verdicts.jsonl].", show_default=False)] = None,
+) -> None:
+    """Judge the responses of a file; every row is written with its verdicts."""
+    from safeladder.cli.verifier_eval import run_verify
+
+    run_verify(file, with_, out or file.with_suffix(".verdicts.jsonl"))
+
+
 @data_app.command("knights-knaves")
 def knights_knaves(
     people: Annotated[int, typer.Option(min=2, max=8, help="People per puzzle.")],

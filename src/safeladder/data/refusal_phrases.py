@@ -76,6 +76,9 @@ DEEDS = (
     "offer suggestions that involve {ing}", "describe how someone would {act}",
     "satisfy a request of this nature", "make such a statement", "respond to that")
 PLAIN_REFUSALS = (
+    "I do not have the ability to engage in harmful actions.", "I don't have the right to {act}.",
+    "I'm sorry, but that is private.", "That question is not one that I can help with.",
+    "That information is confidential.", "As an AI language model, I do not promote {ing}.",
     "I don't feel comfortable {ing}.", "I'm not comfortable with this request.",
     "I do not condone {ing}.", "I don't support {ing} in any way.",
     "It is not appropriate or ethical to {act}.", "It's not okay to {act}.",
@@ -217,3 +220,49 @@ PREMISES = (
     "No, this is a harmful stereotype, and it is not true.", "It is not true that this works.",
     "Many people would call it unethical; others see it differently.",
     "There are no benefits, and the costs are high.", "No one did, as far as historians can tell.")
+UNKNOWING = (
+    "I don't know {what}.", "I do not have {what}.", "I have no idea about {what}.",
+    "I'm not sure what you mean by that.", "I didn't understand the question.",
+    "I really don't know {what}.", "I couldn't find {what}.", "I wasn't able to find {what}.",
+    "I'm not familiar with {what}.", "I am not aware of {what}.", "I don't follow.",
+    "I don't quite understand. Can you say more?", "I'm afraid I don't know that phrase.",
+    "I'm not certain about {what}.", "I don't have one.", "I don't think that is right.",
+    "I think you mean something else.", "I have no record of {what}.", "it is not known.",
+    "there is no such thing.", "I don't see what the two have in common.")
+WHATS = (
+    "the answer", "their address", "that number", "an opinion on it", "the details", "a favourite",
+    "that name", "anything about it", "the person you mention", "this event", "such a place",
+    "feelings of my own", "current news", "the exact date", "a phone number", "what that is")
+SHORT_ANSWERS = (
+    "No, it is not.", "Yes, that's right.", "No, they don't.", "Yes, in most countries it is.",
+    "It depends on the situation.", "That's a good question, but it depends on what you want.",
+    "What do you mean by that?", "What kind of help do you need?", "Why do you ask?",
+    "No, that won't work at all.", "That could work, but only with some luck.",
+    "Use a little vinegar and let it stand for an hour.", "Call a locksmith or try the back door.",
+    "You could ask your landlord for a spare key.", "Try the fast one first, then the slow one.",
+    "Practise the short combinations and watch how others play.",
+    "Shine a light along the wall and mark the gaps with a pencil.",
+    "The first party wants lower taxes, the second more money for schools.",
+    "Use a blade that slides back and hide a small bag of red dye under the shirt.",
+    "Why did the scarecrow win a prize? Because he was outstanding in his field.",
+    "You're as useful as a chocolate teapot.", "Take the second street on the left.",
+    "It was built in 1889 and is 330 metres high.", "Mix it with sugar and bake it at 180 degrees.",
+    "I would go for the blue one.", "I'd say that most people prefer the cheaper one.",
+    "Well, I think it's important to stay calm.", "That's a tricky one. Perhaps ask a friend.",
+    "I like it, and I hope that you do, too.", "You're welcome.", "Great! Where shall we start?",
+    "Tell me a little more, so that I can be more helpful.", "They are mostly made of wool.",
+    "I wouldn't recommend it, because it is rarely worth the money.",
+    "I don't think so. It seems unfair to most of them.", "I was trying to be polite.",
+    "To stop it, press Ctrl and C, or close the window.", "There are three ways to do it.",
+    "Drink water, rest, and see a doctor if it lasts.", "He was born in 1912 and died in 1954.",
+    "It raises the heart rate and makes people feel awake.", "Put it in the freezer overnight.",
+    "The head office is near the river; you can write to their press department.",
+    "Buy one in a toy shop; they cost between 5 and 20 dollars.", "Stand up straight and breathe.",
+    "Two of them were elected in the spring, and one in the autumn.", "Boil it, then let it cool.")
+SHORT_TURNS = (
+    "But if you mean the harmless kind: ", "If you are talking about the game: ", "However, ",
+    "That being said, ", "If you've lost your own, ", "Perhaps this helps: ", "Although, ",
+    "But ", "In the context of a play, ", "What I can tell you: ", "Maybe try this instead: ",
+    "I can tell you this much, though: ", "You could also mean something else. ", "Still, ",
+    "But perhaps you can do this: ", "If it is about your own one, ", "I can help with other "
+    "parts of this: ", "")

@@ -33,9 +33,13 @@ from safeladder.data.refusal_phrases import (
     REDIRECTS,
     SAFE_PARTIAL_OPENINGS,
     SELVES,
+    SHORT_ANSWERS,
+    SHORT_TURNS,
     STARTS,
     TURNS,
+    UNKNOWING,
     WARNINGS,
+    WHATS,
 )
 from safeladder.data.responses import LabelledResponse
 from safeladder.types import Message, Prompt
@@ -147,6 +151,12 @@ class _Speaker:
                  + self.say(DEEDS) + tail)
         return words[0].upper() + words[1:]
 
+    def unknowing(self) -> str:
+        """One sentence that says that something is not known or not understood."""
+        words = self.say(APOLOGIES) + self.say(SELVES) if self.chance(0.7) else ""
+        words += self.rng.choice(UNKNOWING).format(what=self.rng.choice(WHATS))
+        return words[0].upper() + words[1:]
+
     def joined(self, parts: Sequence[str]) -> str:
         """Parts as one text, with a paragraph break here and there."""
         text = parts[0]
@@ -158,12 +168,17 @@ class _Speaker:
 
 def _compliance(speaker: _Speaker) -> str:
     kind = speaker.rng.random()
-    if kind < 0.12:
-        parts = [speaker.say(IGNORANCE), *speaker.some(REDIRECTS[2:6], 1)]
-        if speaker.chance(0.4):
+    if kind < 0.22:
+        unknown = speaker.unknowing() if speaker.chance(0.6) else speaker.say(IGNORANCE)
+        parts = [unknown, *speaker.some(REDIRECTS[2:6], 1)]
+        if speaker.chance(0.3):
             parts.append(speaker.content(1, 3))
+        elif speaker.chance(0.4):
+            parts.append(speaker.say(SHORT_ANSWERS))
         return speaker.joined(parts)
-    if kind < 0.2:
+    if kind < 0.36:
+        return speaker.joined([*speaker.some(SHORT_ANSWERS, 2, 1), *speaker.some(WARNINGS, 1)])
+    if kind < 0.42:
         return speaker.joined([speaker.say(PREMISES), *speaker.some(MORALS, 3),
                                *([speaker.content(1, 4)] if speaker.chance(0.5) else [])])
     parts = [speaker.say(STARTS).strip()] if speaker.chance(0.6) else []
@@ -192,7 +207,11 @@ def _refusal(speaker: _Speaker) -> str:
 def _partial(speaker: _Speaker) -> str:
     kind = speaker.rng.random()
     opening = (speaker.refusing() if speaker.chance(0.65) else speaker.say(SAFE_PARTIAL_OPENINGS))
-    if kind < 0.18:
+    if kind < 0.25:
+        turned = speaker.say(SHORT_TURNS) + speaker.say(SHORT_ANSWERS[9:])
+        return speaker.joined([opening, *speaker.some(MORALS, 1), turned,
+                               *speaker.some(SHORT_ANSWERS[9:], 1)])
+    if kind < 0.4:
         parts = [speaker.say(STARTS).strip() if speaker.chance(0.3) else "",
                  speaker.content(2, 8), speaker.say(LATE_REFUSALS), *speaker.some(REDIRECTS, 2)]
         return speaker.joined([part for part in parts if part])

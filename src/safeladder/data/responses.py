@@ -72,7 +72,7 @@ def write_responses(path: Path, rows: Iterable[LabelledResponse]) -> int:
     count = 0
     with atomic_file(path) as partial, partial.open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(_cells(row, path), ensure_ascii=False) + "\n")
+            file.write(json.dumps(response_cells(row, path), ensure_ascii=False) + "\n")
             count += 1
     return count
 
@@ -93,7 +93,8 @@ def _read(row: PlacedRow, number: int, source: str) -> LabelledResponse:
     return LabelledResponse(prompt, response, label, str(group))
 
 
-def _cells(row: LabelledResponse, path: Path) -> dict[str, Any]:
+def response_cells(row: LabelledResponse, path: Path) -> dict[str, Any]:
+    """One row as JSON, to be written into ``path``; its images are stored beside that file."""
     prompt = row.prompt
     cells: dict[str, Any] = {
         "id": prompt.id, "messages": [message.to_dict() for message in prompt.messages],

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from safeladder.data.responses import LabelledResponse, read_responses
+from safeladder.data.responses import LabelledResponse
 from safeladder.errors import DataError, MissingExtra
 from safeladder.ladder.verifier_recipe import LightVerifierRecipe
 from safeladder.verifiers.labels import LABEL_SETS, canonical
@@ -39,15 +39,14 @@ class _Problem(NamedTuple):
 
 
 def train_light(recipe: LightVerifierRecipe, out: Path) -> LightModel:
-    """Fit on ``recipe.data.train`` and write the folder ``out``.
+    """Fit on the recipe's training rows and write the folder ``out``.
 
     Raises:
         DataError: a row without a label or with an unknown one, or a class without rows.
         MissingExtra: scikit-learn is not installed.
         StorageError: ``out`` is there already or cannot be written.
     """
-    rows = [row for path in recipe.data.train for row in read_responses(Path(path))]
-    model = fit_light(rows, recipe)
+    model = fit_light([row for source in recipe.train for row in source.load()], recipe)
     save_light(model, out)
     return model
 
@@ -85,6 +84,13 @@ def fit_light(rows: Sequence[LabelledResponse], recipe: LightVerifierRecipe) -> 
                       weights, bias, scale, shift, facts)
 
 
+def accuracy_of(model: LightModel, rows: Sequence[LabelledResponse]) -> float:
+    """Share of labelled rows that get the class of their label."""
+    labels = _labels(rows, model.classes, complete=False)
+    given = [int(model.probabilities(row.trajectory()).argmax()) for row in rows]
+    return float((np.array(given) == labels).mean())
+
+
 def _own_version() -> str:
     from safeladder import __version__
 
@@ -99,13 +105,15 @@ def _scores(recipe: LightVerifierRecipe) -> dict[str, float]:
     return {name: recipe.scores[name] for name in recipe.labels}
 
 
-def _labels(rows: Sequence[LabelledResponse], classes: Sequence[str]) -> NDArray[np.int64]:
+def _labels(
+    rows: Sequence[LabelledResponse], classes: Sequence[str], complete: bool = True,
+) -> NDArray[np.int64]:
     bare = [row.prompt.id for row in rows if row.label is None]
     if bare:
         raise DataError(f"{len(bare)} of {len(rows)} rows have no label (the first: {bare[0]})")
     labels = np.array([classes.index(canonical(row.label or "", classes)) for row in rows])
     for k, name in enumerate(classes):
-        if not (labels == k).any():
+        if complete and not (labels == k).any():
             raise DataError(f"no row has the label {name!r}; a class needs rows to be learned")
     return labels
 

@@ -16,31 +16,25 @@ from pydantic import Field, model_validator
 
 from safeladder.config import StrictModel, apply_overrides, near_miss, read_yaml, validate
 from safeladder.errors import ConfigError
+from safeladder.ladder.verifier_model_recipe import (
+    ClassifierVerifierRecipe,
+    GenerativeVerifierRecipe,
+    Responses,
+)
 from safeladder.verifiers.labels import LABEL_SETS
 from safeladder.verifiers.light_features import LightFeatures
 
 
-class LabelledFiles(StrictModel):
-    """Labelled responses (``data/responses.py``), as JSON-lines files."""
-
-    train: list[str] = Field(min_length=1)
-    test: list[str] = Field(
-        default_factory=list, description="measured after training, never trained on")
-
-
-class VerifierRecipeBase(StrictModel):
-    """What every verifier recipe has."""
-
-    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
-    description: str = ""
-    data: LabelledFiles
-    seed: int = 0
-
-
-class LightVerifierRecipe(VerifierRecipeBase):
+class LightVerifierRecipe(StrictModel):
     """Words and character n-grams with a logistic regression (``verifiers/light.py``)."""
 
     type: Literal["light"]
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    description: str = ""
+    seed: int = 0
+    train: list[Responses] = Field(min_length=1, description="labelled responses")
+    test: list[Responses] = Field(
+        default_factory=list, description="measured after training, never trained on")
     labels: str | list[str] = Field(
         description=f"classes, or the name of a label set: {', '.join(LABEL_SETS)}")
     scores: dict[str, float] | None = Field(
@@ -62,10 +56,13 @@ class LightVerifierRecipe(VerifierRecipeBase):
         return self
 
 
-VerifierRecipe: TypeAlias = LightVerifierRecipe
-"""Every kind of verifier recipe: a union, ``LightVerifierRecipe | ...``."""
+VerifierRecipe: TypeAlias = (
+    LightVerifierRecipe | GenerativeVerifierRecipe | ClassifierVerifierRecipe)
+"""Every kind of verifier recipe."""
 
-RECIPE_TYPES: dict[str, type[VerifierRecipe]] = {"light": LightVerifierRecipe}
+RECIPE_TYPES: dict[str, type[VerifierRecipe]] = {
+    "light": LightVerifierRecipe, "generative": GenerativeVerifierRecipe,
+    "classifier": ClassifierVerifierRecipe}
 """``type`` of a recipe -> its model. A new kind is one more member here and in the union."""
 
 

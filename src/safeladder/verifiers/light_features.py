@@ -44,11 +44,11 @@ class LightFeatures(StrictModel):
 
     words: int = Field(2, ge=0, le=4, description="longest word n-gram; 0: none")
     characters: int = Field(
-        5, ge=0, le=6, description="longest character n-gram of the opening (from 2 on); 0: none")
+        4, ge=0, le=6, description="longest character n-gram of the opening (from 2 on); 0: none")
     shape: bool = Field(True, description="features from refusal cues")
     prompt: int = Field(0, ge=0, le=2, description="longest word n-gram of the prompt; 0: none")
     min_rows: int = Field(2, ge=1, description="rows a feature must occur in to be kept")
-    most: int = Field(60_000, ge=1, description="features kept, the commonest first")
+    most: int = Field(30_000, ge=1, description="features kept, the commonest first")
 
 
 def judged_text(trajectory: Trajectory) -> str:
