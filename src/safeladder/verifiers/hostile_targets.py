@@ -8,6 +8,8 @@ crashes, verdicts that came late and false full scores.
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import re
 import time
 import unicodedata
@@ -16,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from safeladder.types import Trajectory, Verdict
@@ -28,9 +31,9 @@ from safeladder.verifiers.workers import Isolated
 
 RULE_SECONDS = 1.0
 """CPU seconds that a rule without worker process may take for one text."""
-GRACE_SECONDS = 5.0
-"""Wall-clock seconds beyond the limit of a worker in which its verdict must be there: killing a
-late worker, and starting the one that takes its place.
+GRACE_SECONDS = 2.0
+"""Wall-clock seconds beyond the limit of a worker in which its verdict must be there: a late worker
+is killed with all its children first.
 """
 
 
@@ -183,15 +186,30 @@ def _verdicts(
             yield text, result, time.thread_time() - begin
         return
 
-    def judge(text: str) -> tuple[str, Verdict, float]:
-        begin = time.perf_counter()
-        verdict = verifier.judge(row(text))
-        return text, verdict, time.perf_counter() - begin
+    pools: queue.SimpleQueue[Isolated] = queue.SimpleQueue()
+    one_worker = verifier.isolation.model_copy(update={"workers": 1})
+    with contextlib.ExitStack() as stack:
+        for _ in range(verifier.isolation.workers):
+            pools.put(stack.enter_context(Isolated(verifier.verifier, one_worker)))
+        threads = stack.enter_context(ThreadPoolExecutor(verifier.isolation.workers))
+        # In chunks, because the pool of threads reads ahead to the end.
+        waiting = iter(texts)
+        while chunk := list(islice(waiting, 200)):
+            yield from threads.map(lambda text: _timed_in_worker(pools, text, row(text)), chunk)
 
-    verifier.start()
-    # One thread per worker, so that no verdict waits for a worker to be idle.
-    with ThreadPoolExecutor(verifier.isolation.workers) as threads:
-        yield from threads.map(judge, texts)
+
+def _timed_in_worker(
+    pools: queue.SimpleQueue[Isolated], text: str, row: Trajectory,
+) -> tuple[str, Verdict, float]:
+    """Judge in an idle worker that has been started: its start is no part of the verdict."""
+    pool = pools.get()
+    try:
+        pool.start()
+        begin = time.perf_counter()
+        verdict = pool.judge(row)
+        return text, verdict, time.perf_counter() - begin
+    finally:
+        pools.put(pool)
 
 
 def _limit(verifier: Any) -> float:

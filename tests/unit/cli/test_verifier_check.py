@@ -56,6 +56,7 @@ def test_what_is_skipped_is_said_and_fails_when_it_was_asked_for(monkeypatch):
                         lambda name, *more: None if name == "math_verify" else real(name, *more))
     passed, output = checked("math")
     assert not passed
+    assert "skipped: " in output
     assert "pip install 'safeladder[math]'" in " ".join(output.split())
 
 

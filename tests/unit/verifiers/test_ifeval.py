@@ -22,7 +22,7 @@ BY_HAND = [
     ("keywords:frequency", {"keyword": "war", "relation": "less than", "frequency": 2},
      ["war", "peace"], ["war war"]),
     ("keywords:forbidden_words", {"forbidden_words": ["rock", "C++"]},
-     ["rocks, rocket", "C"], ["Rock!", "I like c++."]),
+     ["rocks, shamrock", "C"], ["Rock!", "I like c++."]),
     ("keywords:letter_frequency",
      {"letter": "Q", "let_relation": "at least", "let_frequency": 2}, ["Qq", "quiq"], ["q"]),
     ("keywords:letter_frequency",

@@ -98,7 +98,7 @@ def _is_json(text: str) -> bool:
 
 def _has_title(line: str) -> bool:
     start, end = line.find("<<"), line.rfind(">>")
-    return 0 <= start < end - 2 and bool(line[start:end].strip("<>").strip())
+    return 0 <= start < end and bool(line[start:end].strip("<>").strip())
 
 
 INSTRUCTIONS: dict[str, Instruction] = {

@@ -94,6 +94,4 @@ def language_of(text: str) -> str | None:
     head = text[:MAX_LANGUAGE_CHARS].lower()
     if not any(char.isalpha() for char in head):
         return None
-    # Lone surrogates and the like cannot be encoded, which the identifier does.
-    readable = head.encode("utf-8", "ignore").decode()
-    return str(py3langid.classify(readable)[0])
+    return str(py3langid.classify(head)[0])
