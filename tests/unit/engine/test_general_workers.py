@@ -1,0 +1,42 @@
+"""Threads that share the micro-batches of the general path: equal gradients, equal bits."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import torch
+from tiny_decoders import prompts, tiny_with_images
+
+from safeladder.algos.sft import NegativeLogLikelihood
+from safeladder.engine.local.trainer import LocalTrainer
+from safeladder.train.sft import training_row
+from safeladder.types import Datum, Media
+
+
+def rows() -> list[Datum]:
+    made = []
+    for i, ids in enumerate(prompts(9, 12, 7, 15, 10, 8, seed=4)):
+        ids[2] = 58
+        image = np.random.default_rng(i).integers(0, 255, (8, 8, 3), np.uint8)
+        made.append(training_row(ids, media=(Media(pixels=image),)))
+    return made
+
+
+def gradients(workers: int, max_tokens: int = 2048) -> dict[str, torch.Tensor]:
+    loaded = tiny_with_images("qwen2.5-vl")
+    trainer = LocalTrainer(loaded, workers=workers, max_tokens_per_microbatch=max_tokens)
+    stats = asyncio.run(trainer.forward_backward(rows(), NegativeLogLikelihood()))
+    found = {name: p.grad.clone() for name, p in loaded.model.named_parameters()
+             if p.grad is not None}
+    return {**found, "loss": torch.tensor(stats.sums["loss"])}
+
+
+def test_workers_change_a_gradient_by_rounding_only_and_always_give_the_same_bits() -> None:
+    one, two, again, three = gradients(1), gradients(2), gradients(2), gradients(3, 24)
+    assert set(one) == set(two) == set(three) and len(one) > 20
+    for name, gradient in one.items():
+        scale = float(gradient.abs().max()) + 1e-6
+        for other in (two, three):
+            assert float((other[name] - gradient).abs().max()) < 1e-4 * scale, name
+        assert torch.equal(two[name], again[name]), name
