@@ -1,7 +1,7 @@
 """Rule verifiers under fire: a reference that no hostile text can meet, and what is counted.
 
 Every type that ships complete has at least one :class:`Target` in ``TARGETS`` (a test demands it):
-settings and a reference, or a beginning of the response, with which full score is impossible, so
+settings and a reference, or a template of the response, with which full score is impossible, so
 that each full score is a verifier that was fooled. :func:`assail` judges hostile texts and counts
 crashes, verdicts that came late and false full scores.
 """
@@ -44,12 +44,17 @@ class Target:
     settings: Mapping[str, Any] = field(default_factory=dict)
     reference: Any = None
     meta: Mapping[str, Any] = field(default_factory=dict)
-    before: str = ""
-    """Put before every text; makes full score impossible where no reference does."""
+    template: str = "{}"
+    """What stands around every text: makes full score impossible where no reference does, or
+    puts the text where this verifier looks."""
     full: float = 1.0
     """Scores from here on are full."""
     may_be_right: Callable[[str], bool] = lambda response: False
     """Of the few texts that rightly get full score, a condition that is checked independently."""
+
+    def response(self, text: str) -> str:
+        """The response that holds a hostile text."""
+        return self.template.format(text)
 
 
 def _is_option_g(response: str) -> bool:
@@ -85,16 +90,22 @@ _COUNTDOWN = {"dataset": "countdown", "config": {"seed": 1, "size": 1}, "entry":
 _ARITHMETIC = {"dataset": "basic_arithmetic", "config": {"seed": 1, "size": 1}, "entry": {
     "question": "Calculate.", "answer": "-982451653",
     "metadata": {"source_dataset": "basic_arithmetic", "source_index": 0}}}
+_TESTS = {"tests": ["assert f(1) == 982451653", "assert f(-1) == 57885161"]}
+_CALLS = {"function": "f", "cases": [{"input": [1], "output": "982451653 quorra"}]}
+_STREAM = {"cases": [{"stdin": "3 4\n", "stdout": "982451653 quorra\n"}]}
 
 TARGETS: dict[str, tuple[Target, ...]] = {
     "choice": (Target(reference={"answer": "G", "options": {
         "A": "a dog", "B": "Paris", "C": "5", "G": "quorra wixbert"}}, may_be_right=_is_option_g),
         Target(reference="G", may_be_right=_is_option_g)),
-    "code": (Target(settings={"time_limit": 1.0},
-                    reference={"tests": ["assert quorra(982451653) == 57885161"]}),),
+    "code": tuple(Target({"time_limit": 1.0}, reference, template=template)
+                  for reference, template in (
+        (_TESTS, "{}"), (_CALLS, "```python\n{}\n```"), (_STREAM, "```python\n{}\n```"),
+        (_TESTS, "```python\ndef f(x):\n    return x\n\n{}\n```"))),
     "format": (Target(settings={"min_think_words": 10_000_000}),),
     "ifeval": (Target(settings={"score": "all", "mode": "loose"}, reference=_IFEVAL),),
-    "language": (Target(before="<think>two and two make four</think>", meta={"language": "zh"}),),
+    "language": (Target(meta={"language": "zh"},
+                        template="<think>two and two make four</think>{}"),),
     "length": (Target(settings={"budget": 1, "limit": 2},
                       may_be_right=lambda response: 0 < len(response) <= CHARS_PER_WORD),),
     "logic_rl": (Target(reference={"names": ["Quorra", "Wixbert"], "roles": ["knave", "knight"]},
@@ -106,12 +117,15 @@ TARGETS: dict[str, tuple[Target, ...]] = {
     "microworld": tuple(Target(reference=reference) for reference in _MICROWORLD),
     "numeric": (Target(reference=982451653),
                 Target(settings={"where": ("last",)}, reference=982451653)),
-    "prefix_refusal": (Target(before="<think>so</think>I am sorry, but I cannot help. "),),
+    "prefix_refusal": (Target(template="<think>so</think>I am sorry, but I cannot help. {}"),),
     "reasoning_gym": (Target(meta={"reasoning_gym": _ARITHMETIC}),
                       Target(meta={"reasoning_gym": _COUNTDOWN})),
     "repetition": (Target(may_be_right=_is_varied),),
     "text_match": (Target(reference=["quorra wixbert", "zanzibar 982451653"]),
                    Target(settings={"score": "f1"}, reference="quorra wixbert")),
+    "visual_focus": (Target(meta={"shown": ["quorra"], "absent": ["wixbert"]}),
+                     Target(meta={"shown": ["quorra"], "absent": ["wixbert", "dog", "the"]},
+                            template="<think>{}")),
 }
 """Verifier type -> its targets; texts are dealt to them in turn."""
 
@@ -174,7 +188,7 @@ def _verdicts(
 ) -> Iterator[tuple[str, Verdict | Exception, float]]:
     """Each text with what came of it and the seconds it took."""
     def row(text: str) -> Trajectory:
-        return trajectory_of(target.before + text, target.reference, target.meta)
+        return trajectory_of(target.response(text), target.reference, target.meta)
 
     if not isinstance(verifier, Isolated):
         for text in texts:
@@ -238,7 +252,7 @@ def _count(
         if error.startswith("worker died"):
             outcome.crashes += 1
             what = error
-    elif verdict.score >= target.full and not target.may_be_right(target.before + text):
+    elif verdict.score >= target.full and not target.may_be_right(target.response(text)):
         outcome.full += 1
         what = f"score {verdict.score}"
     if what and len(outcome.examples) < 10:
