@@ -9,9 +9,9 @@ import yaml
 
 from safeladder.config import validate
 from safeladder.errors import TooManyAbstentions
-from safeladder.ladder.build import check_failures
+from safeladder.ladder.build import check_failures, check_judged
 from safeladder.ladder.recipe import Recipe, load_recipe
-from safeladder.types import Group, Prompt, Status, Trajectory
+from safeladder.types import Group, Prompt, Status, Trajectory, Verdict
 from safeladder.verifiers import VerifyPolicy
 
 
@@ -32,6 +32,16 @@ def test_failed_rollouts_stop_a_run_above_the_share_allowed():
         check_failures(groups(4, 4), policy)
 
 
+def test_an_evaluation_that_nobody_judged_stops_like_training():
+    rows = [Trajectory(Prompt("p", ()), (), Status.COMPLETED) for _ in range(10)]
+    for row in rows:
+        row.verdicts = {"judge": Verdict("judge", None, error="gone")}
+    with pytest.raises(TooManyAbstentions, match=r"'judge' could not judge 10 of 10.*gone \(10x\)"):
+        check_judged(rows, VerifyPolicy())
+    check_judged(rows, VerifyPolicy(max_abstentions=1.0))
+    check_judged([], VerifyPolicy())
+
+
 def test_shipped_recipes_are_valid():
     for name in ("first_climb", "first_climb_controls", "logic_rl_7b"):
         assert load_recipe(name, []).name == name
@@ -43,6 +53,16 @@ def test_controls_extend_the_climb_and_start_from_its_cold_start():
     assert starts["logic_rl"] == "cot_sft"
     assert all(starts[rung.name] == "cot_sft" for rung in recipe.rungs if rung.baseline)
     assert recipe.rungs[2] == load_recipe("first_climb", []).rungs[2]
+
+
+def test_extending_replaces_a_mapping_of_another_type(tmp_path):
+    path = tmp_path / "gdpo.yaml"
+    path.write_text("extends: first_climb\nname: mine\n"
+                    "objective: {type: gdpo, tasks: {'*': {parts: {logic_rl: 1}}}}\n")
+    assert list(load_recipe(str(path), []).objective.tasks) == ["*"]
+    path.write_text("extends: first_climb\nname: mine\n"
+                    "objective: {tasks: {'*': {parts: {logic_rl: 1}}}}\n")
+    assert set(load_recipe(str(path), []).objective.tasks) == {"logic", "*"}
 
 
 def test_the_recipe_in_the_readme_is_valid():

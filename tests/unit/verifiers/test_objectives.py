@@ -2,14 +2,17 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
+import yaml
 
 from safeladder.config import validate
 from safeladder.errors import ConfigError
+from safeladder.ladder.judges import judge_makers
 from safeladder.ladder.recipe import Recipe, dump_recipe, load_recipe
 from safeladder.types import Group, Verdict
-from safeladder.verifiers import build_objective
+from safeladder.verifiers import build_objective, build_verifiers, check_routes, close_verifiers
 from safeladder.verifiers.base import abstention, not_applicable
 from safeladder.verifiers.cases import trajectory_of
 
@@ -227,3 +230,17 @@ def test_a_recipe_holds_any_objective_and_reads_back_what_it_writes(tmp_path):
     assert load_recipe(str(path), []).objective == changed.objective
     with pytest.raises(ConfigError, match="set it to 'judge' or 'exclude'"):
         validate(Recipe, {**data, "verify": {"truncated": -1.0}}, "recipe")
+
+
+def test_the_recipes_of_the_documentation_build():
+    text = (Path(__file__).parents[3] / "docs" / "verifiers.md").read_text()
+    shipped, nested = (yaml.safe_load(block.split("```")[0])
+                       for block in text.split("```yaml\n")[2:4])
+    verifiers = build_verifiers(shipped["verifiers"], makers=judge_makers())
+    objective = build_objective(shipped["objective"])
+    check_routes(shipped["objective"]["tasks"], objective, verifiers)
+    assert objective.verifiers("knowledge") == ("format", "knowledge", "helpful")
+    assert objective.verifiers("safety") == ("format", "safety")
+    close_verifiers(verifiers)
+    asked = build_objective(nested["objective"]).verifiers("any")
+    assert asked == ("format", "helpful", "second_opinion", "safety")
