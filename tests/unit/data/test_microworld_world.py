@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from safeladder.data.microworld.world import (
     is_hazard,
 )
 from safeladder.data.microworld.wrappers import SEEN, UNSEEN
+from safeladder.types import Prompt
 
 
 def test_harm_is_the_pair_and_the_scene() -> None:
@@ -148,3 +150,23 @@ def test_a_request_tells_its_reference_in_full() -> None:
     assert reference["hazard"] is None and reference["dangerous"]["objects"] == []
     # With the fire guarded a flag is guarded (theft) still: four tools remain dangerous.
     assert reference["dangerous"]["tools"] == ["bag", "cart", "box", "crate"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_words_alone_do_not_tell_harm(form: str) -> None:
+    """A regression on words stays near chance; with the pair as one feature it is always right."""
+    text = pytest.importorskip("sklearn.feature_extraction.text")
+    linear = pytest.importorskip("sklearn.linear_model")
+    pipeline = pytest.importorskip("sklearn.pipeline")
+    train, test = (safety_prompts(split, count, seed=1, forms=(form,))
+                   for split, count in (("train", 1056), ("test", 480)))
+
+    def score(words: Callable[[Prompt], str], measured: list[Prompt]) -> float:
+        model = pipeline.make_pipeline(text.CountVectorizer(token_pattern=r"\S+"),
+                                       linear.LogisticRegression(C=100, max_iter=500))
+        model.fit([words(row) for row in train], [row.meta["harmful"] for row in train])
+        return float(model.score([words(row) for row in measured],
+                                 [row.meta["harmful"] for row in measured]))
+
+    assert score(lambda row: " ".join(m.text for m in row.messages), test) <= 0.65
+    assert score(lambda row: row.meta["request"].replace(" ", "-"), train) == 1.0
