@@ -123,8 +123,10 @@ class _Names:
             token = tokens[place]
             since_denial = (0 if token in DENIALS else
                             _REACH + 1 if token in _ENDS else since_denial + 1)
+            # Most tokens are the beginning of no name; this test is what they cost.
+            may_start = token in self._phrases or token[-1] == "s"
             found = next((item for form in _forms(token) for item in self._phrases.get(form, ())
-                          if _is_at(tokens, place, item[0])), None)
+                          if _is_at(tokens, place, item[0])), None) if may_start else None
             if found is None:
                 place += 1
                 continue
