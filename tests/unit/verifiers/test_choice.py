@@ -39,7 +39,8 @@ LETTERS = dict.fromkeys("ABCDEFGHIJ", "")
     ("\\boxed{B} or \\boxed{C}", None),
     ("\\boxed{B}\\boxed{C}", None), ("\\boxed{B}. No: \\boxed{C}", "C"),
     ("Answer: B. Alternatively, (D).", None), ("either A or B", None), ("A B C D", None),
-    ("(A) (B) (C)", None), ("A.\nB.\nC.", None), ("Either (B) or something else.", "B"),
+    ("(A) (B) (C)", None), ("A.\nB.\nC.", None),
+    ("We saw (B).\nThen we saw (C) there.", None), ("Either (B) or something else.", "B"),
     ("Question: is it so?\n(A) yes\n(B) no\nAnswer:", None),
     ("ABCD", None), ("B12", None), ("B's", None), ("It's as easy as A, B, C", None),
 ])

@@ -93,7 +93,7 @@ NEAR = """
 \\$3 ~ 3 cents ~ 3\\% ~ 3 euros
 30^\\circ ~ 30 radians
 60 miles per hour ~ 60 miles ~ 60 km per hour
-x=2 ~ x=-2 ~ y=2 ~ x^2=4 ~ (x-2)(x-3)=0 ~ 0=0 ~ x=x
+x=2 ~ x=-2 ~ y=2 ~ x^2=4 ~ (x-2)(x-3)=0 ~ 0=0 ~ x=x ~ \\sin^2 x + \\cos^2 x = 1
 x+y=1 ~ x+y=2 ~ 2x+y=1 ~ x-y=1 ~ a+b=1
 y=2x+1 ~ y=2x-1 ~ 2x-1 ~ x=2y+1 ~ y=2x+1=5
 f(x)=2x ~ g(x)=2x ~ f(2)=4
