@@ -67,7 +67,8 @@ def test_repeated_share_by_hand():
 
 @pytest.mark.parametrize(("text", "block", "repeats"), [
     ("well " + "abc" * 5, "abc", 5), ("well " + "abc" * 5 + "ab", "cab", 17 / 3),
-    ("a" * 12, "a", 12), ("well aaaa", None, 0), ("xyz" * 3, None, 0), ("no loop at all in here", None, 0),
+    ("a" * 12, "a", 12), ("well aaaa", None, 0), ("xyz" * 3, None, 0),
+    ("no loop at all in here", None, 0),
     ("abc" * 5 + " the end", None, 0), ("abc " * 5, "abc ", 4.75), ("", None, 0)])
 def test_loops_at_the_end(text, block, repeats):
     loop = final_loop(text, 4, 8)
