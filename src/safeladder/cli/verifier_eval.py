@@ -24,7 +24,7 @@ def run_eval(model: str, data: Path, out: Path | None, renames: Sequence[str], s
     evaluation = evaluate_verifier(model, data, _mapping(renames), seed)
     page = out or Path(f"{Path(evaluation.verifier).name}-{data.stem}.html")
     target = write_evaluation(evaluation, page)
-    console = Console()
+    console = _console()
     console.print(f"{evaluation.judged} of {evaluation.rows} rows judged, {evaluation.abstained} "
                   "abstained", highlight=False)
     _reasons(console, evaluation.abstentions)
@@ -50,7 +50,7 @@ def run_verify(path: Path, names: Sequence[str], out: Path) -> None:
     from safeladder.ladder.verify_file import verify_file
 
     report = verify_file(path, names, out)
-    console = Console()
+    console = _console()
     table = _table("verifier", "judged", "abstained", "not applicable", "seconds")
     for name, tally in report.verifiers.items():
         table.add_row(name, str(tally.judged), str(tally.abstained), str(tally.not_applicable),
@@ -60,6 +60,12 @@ def run_verify(path: Path, names: Sequence[str], out: Path) -> None:
         _reasons(console, dict(tally.errors.most_common(5)), f"{name}: ")
     console.print(f"{out}: {report.trajectories} rows", highlight=False, soft_wrap=True,
                   markup=False)
+
+
+def _console() -> Console:
+    """Wide enough for every table where nobody watches: a log must not lose figures."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
 
 
 def _mapping(renames: Sequence[str]) -> dict[str, str]:

@@ -87,17 +87,19 @@ def own_bodies(count: int, seed: int = 0) -> list[Body]:
 def synthetic_refusals(
     count: int, bodies: Sequence[Body] | None = None, seed: int = 0,
 ) -> list[LabelledResponse]:
-    """``count`` rows, a third of each class, in random order; equal arguments, equal rows.
+    """``count`` rows in random order, a fifth of them partial refusals and the rest evenly full
+    refusals and compliance; equal arguments, equal rows.
 
     The group is the body's key, so rows that share a body never part in a split.
     """
     rng = random.Random(f"refusals/{seed}")
     pool = list(bodies) if bodies else own_bodies(max(count // 3, 10), seed)
     makers: tuple[tuple[str, Callable[[_Speaker], str]], ...] = (
-        (COMPLIANCE, _compliance), (REFUSAL, _refusal), (PARTIAL, _partial))
+        (COMPLIANCE, _compliance), (REFUSAL, _refusal), (PARTIAL, _partial),
+        (COMPLIANCE, _compliance), (REFUSAL, _refusal))
     rows = []
     for number in range(count):
-        label, make = makers[number % 3]
+        label, make = makers[number % len(makers)]
         body = rng.choice(pool)
         speaker = _Speaker(rng, body)
         text = make(speaker).strip()

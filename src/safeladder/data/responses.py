@@ -54,9 +54,11 @@ def read_responses(path: Path) -> list[LabelledResponse]:
     """Read a file of the schema above.
 
     Raises:
-        DataError: a row without prompt or response, or with a value that cannot be used; file
-            and line are named.
+        DataError: no such file, a row without prompt or response, or with a value that cannot be
+            used; file and line are named.
     """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
     rows = [_read(row, number, path.stem) for number, row in enumerate(read_jsonl(path))]
     if not rows:
         raise DataError(f"{path}: no rows")

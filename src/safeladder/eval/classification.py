@@ -13,8 +13,9 @@ With n_ij the rows of label i that were given class j::
 
 The confidence of a row is its largest probability. Intervals: as in
 :mod:`safeladder.eval.statistics` for means (accuracy, Brier score); percentile intervals of a
-cluster bootstrap for the others (seeded, 2000 draws; draws in which a figure is undefined are
-left out). ECE is never negative and biased upwards in small samples, and so is its interval.
+cluster bootstrap for the others (seeded, 2000 draws; draws in which a figure is undefined, because
+a class has no row in them, are left out). ECE is never negative and biased upwards in small
+samples, and so is its interval.
 
 Sources: Hanley and McNeil, Radiology 143 (1982) 29 (AUROC as a rank statistic); Guo et al., arXiv
 1706.04599 (ECE); Brier, Mon. Weather Rev. 78 (1950) 1. Departure: none.
@@ -22,7 +23,7 @@ Sources: Hanley and McNeil, Radiology 143 (1982) 29 (AUROC as a rank statistic);
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -102,7 +103,8 @@ def classify(judged: Judged, seed: int = 0, draws: int = DRAWS, bins: int = BINS
     table = confusion(judged.labels, judged.given, len(judged.classes))
     f1 = {name: boot.estimate(partial(_class_f1, judged, k))
           for k, name in enumerate(judged.classes)}
-    macro = boot.estimate(lambda w: _nan_mean(_f1(_weighted_confusion(judged, w))))
+    present = table.sum(axis=1) > 0
+    macro = boot.estimate(lambda w: float(_f1(_weighted_confusion(judged, w))[present].mean()))
     missing = Estimate(None, 0, None)
     none = dict.fromkeys(judged.classes, missing)
     accuracy = estimate(judged.correct.tolist(), judged.clusters, seed)
@@ -110,9 +112,11 @@ def classify(judged: Judged, seed: int = 0, draws: int = DRAWS, bins: int = BINS
         return Classification(accuracy, macro, missing, missing, missing, f1, none, table.tolist())
     p = judged.probabilities
     ranked = [_Ranked(p[:, k], judged.labels == k) for k in range(len(judged.classes))]
+    known = [k for k, r in enumerate(ranked) if not np.isnan(r.auroc(np.ones(len(p))))]
     per_class = {name: boot.estimate(ranked[k].auroc) for k, name in enumerate(judged.classes)}
-    overall = (per_class[judged.classes[1]] if len(judged.classes) == 2 else
-               boot.estimate(lambda w: _nan_mean([r.auroc(w) for r in ranked])))
+    overall = (per_class[judged.classes[1]] if len(judged.classes) == 2 else missing
+               if not known else
+               boot.estimate(lambda w: float(np.mean([ranked[k].auroc(w) for k in known]))))
     confidence = p.max(axis=1)
     places = _bins(confidence, bins)
     calibration = boot.estimate(lambda w: _ece(confidence, judged.correct, places, w))
@@ -167,11 +171,6 @@ def _f1(table: Floats) -> Floats:
     rows, columns = table.sum(axis=1), table.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(rows > 0, 2 * np.diag(table) / (rows + columns), np.nan)
-
-
-def _nan_mean(values: Floats | Sequence[float]) -> float:
-    known = np.asarray(values)[~np.isnan(values)]
-    return float(known.mean()) if known.size else float("nan")
 
 
 class _Ranked:

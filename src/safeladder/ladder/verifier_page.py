@@ -186,5 +186,5 @@ def _confidences(bins: Sequence[Bin]) -> Chart:
 def _shares(x: str, y: str, more: Mapping[str, Any]) -> dict[str, Any]:
     return {"xaxis": {"title": {"text": x}, "range": [-0.03, 1.03], "tickformat": ".0%",
                       "zeroline": False},
-            "yaxis": {"title": {"text": y}, "tickformat": ".0%", "zeroline": False,
+            "yaxis": {"title": {"text": y, "standoff": 14}, "tickformat": ".0%", "zeroline": False,
                       "automargin": True, **more}}
