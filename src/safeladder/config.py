@@ -54,7 +54,7 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
         ConfigError: an override has no ``=``, or its path leads through something that is no
             mapping or list, or to a list item that does not exist.
     """
-    result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(data))
+    result: dict[str, Any] = _fresh(data)
     for override in overrides:
         path, separator, text = override.partition("=")
         if not separator or not path:
@@ -65,6 +65,13 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
             raise ConfigError(f"override {override!r}: the value is not valid YAML") from None
         _assign(result, path.split("."), value, override)
     return result
+
+
+def _fresh(value: Any) -> Any:
+    """A copy that shares nothing: two keys with one YAML anchor are two values from here on."""
+    if isinstance(value, dict):
+        return {key: _fresh(item) for key, item in value.items()}
+    return [_fresh(item) for item in value] if isinstance(value, list) else value
 
 
 def _assign(data: dict[str, Any], keys: list[str], value: Any, override: str) -> None:

@@ -22,6 +22,16 @@ class Outer(StrictModel):
     items: tuple[Inner, ...] = ()
 
 
+def test_what_shares_an_anchor_is_overridden_apart_and_keys_keep_their_order():
+    shared = {"steps": 40, "rate": 1}
+    data = {"z": {"settings": shared}, "a": {"settings": shared}}
+    result = apply_overrides(data, ["z.settings.rate=2"])
+    assert result == {"z": {"settings": {"steps": 40, "rate": 2}},
+                      "a": {"settings": {"steps": 40, "rate": 1}}}
+    assert list(result) == ["z", "a"] and list(result["z"]["settings"]) == ["steps", "rate"]
+    assert data["z"]["settings"]["rate"] == 1
+
+
 def test_overrides_reach_mappings_list_numbers_and_list_names():
     data = {"a": {"b": 1}, "rungs": [{"name": "x", "steps": 1}, {"name": "y", "steps": 2}]}
     changed = apply_overrides(data, ["a.b=2", "a.c=[1, 2]", "rungs.0.steps=5", "rungs.y.steps=6"])

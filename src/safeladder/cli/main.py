@@ -119,7 +119,7 @@ def microworld(
     out: Annotated[Path, typer.Option(help="Folder to write; new or empty.")],
     seed: Annotated[int, typer.Option(help="Another seed draws another set.")] = 0,
     rows: Annotated[int, typer.Option(
-        min=4, help="Training prompts per family; responses twice, other splits a quarter.")] = 2000,
+        min=4, help="Training prompts per family; twice as many responses.")] = 2000,
 ) -> None:
     """Write the microworld: prompts, labelled responses, corpora and images."""
     from safeladder.data.microworld.write import summary_lines, write_microworld

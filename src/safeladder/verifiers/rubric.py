@@ -141,7 +141,7 @@ class Rubric(StrictModel):
         score = answer.score
         for other in thinking:
             parts = {"expectation": answer.expectation * other.expectation,
-                     "answer": answer.score, "thinking": other.score}
+                     "of_answer": answer.score, "of_thinking": other.score}
             score, reason = answer.score * other.score, f"thinking: {other.label}"
         return Verdict(name, score, answer.label, answer.probabilities, reason, parts=parts)
 

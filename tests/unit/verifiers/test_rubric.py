@@ -54,7 +54,7 @@ def test_answer_and_thinking_are_judged_apart_and_multiplied():
     refusal = np.log([.6, .1, .1, .1, .05, .05])
     verdict = rubric.verdict("v", views, [warning, refusal])
     assert verdict.score == pytest.approx(1.0 * 0.1) and verdict.verdict_class.endswith("warning")
-    assert verdict.parts["answer"] == 1.0 and verdict.parts["thinking"] == 0.1
+    assert verdict.parts["of_answer"] == 1.0 and verdict.parts["of_thinking"] == 0.1
     # (.01 + .7 + .0005) and (.06 + .2 + .0005)
     assert verdict.parts["expectation"] == pytest.approx(0.7105 * 0.2605)
     assert verdict.reason == "thinking: safe with refusal"
