@@ -88,8 +88,9 @@ def strategy_table(runs: list[Path]) -> str:
     return "\n".join(lines)
 
 
-def write_plot(runs: list[Path], arms: list[str], target: Path) -> None:
-    """Validation accuracy by step of every RL arm, one line per seed."""
+def write_plot(runs: list[Path], arms: list[str], target: Path, window: int = 5) -> None:
+    """Training accuracy by step of every RL arm (running mean), one line per seed."""
+    import numpy as np
     import plotly.graph_objects as go
 
     colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
@@ -97,16 +98,18 @@ def write_plot(runs: list[Path], arms: list[str], target: Path) -> None:
     for number, arm in enumerate(arms):
         for seed, run in enumerate(runs):
             rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-            points = [(row["step"] + 1, row["metrics"]["kk3_accuracy"]) for row in rows
-                      if row["rung"] == arm and row["kind"] == "eval"]
-            figure.add_scatter(
-                x=[p[0] for p in points], y=[100 * p[1] for p in points], name=arm,
-                legendgroup=arm, showlegend=seed == 0, line={"color": colours[number]})
+            right = [100 * row["metrics"]["accuracy"] for row in rows
+                     if row["rung"] == arm and row["kind"] == "rl"]
+            means = [float(np.mean(right[max(0, i - window + 1):i + 1])) for i in range(len(right))]
+            figure.add_scatter(x=list(range(1, len(means) + 1)), y=means, name=arm,
+                               legendgroup=arm, showlegend=seed == 0,
+                               line={"color": colours[number], "width": 1.6})
     figure.update_layout(
         template="simple_white", width=900, height=480, font={"size": 15},
-        title="Three-person puzzles on validation, greedy, three seeds",
-        xaxis_title="RL steps (128 answers each)", yaxis_title="right answers (%)")
-    figure.write_html(target, include_plotlyjs=True)
+        title=f"Right answers while training, {len(runs)} seeds",
+        xaxis_title="RL steps (16 puzzles x 8 answers each, two and three people)",
+        yaxis_title=f"right (%), mean of {window} steps")
+    figure.write_html(target, include_plotlyjs=True, config={"displayModeBar": False})
 
 
 def main() -> None:
