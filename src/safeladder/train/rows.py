@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -38,11 +39,11 @@ class ShuffledRows:
 
     def state_dict(self) -> dict[str, object]:
         """The position, and a fingerprint of the rows it belongs to."""
-        return {"epoch": self._epoch, "index": self._index, "rows": self._fingerprint()}
+        return {"epoch": self._epoch, "index": self._index, "rows": self._fingerprint}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Go back to a position."""
-        if state["rows"] != self._fingerprint():
+        if state["rows"] != self._fingerprint:
             raise DataError("the training rows changed since this state was saved; "
                             "restore the data, or start the rung anew without --resume")
         self._epoch, self._index = int(str(state["epoch"])), int(str(state["index"]))
@@ -63,6 +64,7 @@ class ShuffledRows:
         generator = np.random.default_rng([self._seed, self._epoch])
         return [int(i) for i in generator.permutation(len(self._rows))]
 
+    @cached_property
     def _fingerprint(self) -> str:
         digest = hashlib.sha256()
         for row in self._rows:
