@@ -1,4 +1,4 @@
-"""Verdicts per second: rules of strings, and the math verifier in and out of worker processes.
+"""Verdicts per second: rules of strings, math in and out of workers, trained models batched or not.
 
     python benchmarks/verifiers.py                    # everything
     python benchmarks/verifiers.py --only rules math
@@ -6,7 +6,8 @@
 *rules*: each rule verifier judges responses of about 500 characters (a think block of prose, then
 an answer, two in three right), through ``verify`` and through ``verify_all`` with an objective, in
 groups of 8. One core; the same responses for both. *math*: answers that need math-verify, in this
-process and in 1 and 2 workers through ``verify_all``.
+process and in 1 and 2 workers through ``verify_all``. *neural*: a generative and a classifier-head
+verifier of the sizes of the shipped recipes, all rows in one call and one row per call.
 
 The median of the repeats counts; a repeat during which other processes used the CPU is run again
 (--no-gate accepts it and says so). The last line is one JSON object.
@@ -20,6 +21,7 @@ import json
 import platform
 import random
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +93,8 @@ RULES: dict[str, Workload] = {
     "repetition": Workload("It is four.", "So so so. " * 8),
     "text_match": Workload("<answer>The Eiffel Tower.</answer>", "<answer>Big Ben</answer>",
                            ["Eiffel Tower", "La tour Eiffel"]),
+    "visual_focus": Workload("Stop.", "Go.", meta={"shown": ["island", "one way"], "absent": [
+        "dog", "cat", "red car"]}),
 }
 NUM_RULE_ROWS = 4000
 
@@ -160,9 +164,44 @@ def math(gate: Gate, repeats: int) -> Figures:
             "isolation_costs_ms": round(1000 / rates["workers_1"] - 1000 / rates["in_process"], 3)}
 
 
-# A section for verifiers over models (batched against one at a time) is another function with the
-# same arguments, added here.
-SECTIONS: dict[str, Callable[[Gate, int], Figures]] = {"rules": rules, "math": math}
+# ---------------------------------------------------------------------- neural
+
+NEURAL = ("safety_generative_micro", "safety_classifier_micro")
+NUM_NEURAL_ROWS = 256
+QUICK = ("train.0.count=400", "validation.0.count=24", "test=[]", *(
+    f"stages.{name}.settings.num_steps=1" for name in ("text_risk", "text", "image_risk", "image")))
+"""One training step per stage: what the weights are does not matter for the speed."""
+
+
+def neural(gate: Gate, repeats: int) -> Figures:
+    """Verdicts per second of the shipped recipes' verifiers: rows in one call, or one by one."""
+    from safeladder.data.microworld import labelled_responses
+    from safeladder.ladder.verifier_model import model_makers, train_model_verifier
+    from safeladder.ladder.verifier_recipe import load_verifier_recipe
+
+    forms = {"text": ("text",), "image": ("object_image", "scene_image")}
+    found: Figures = {}
+    for recipe in NEURAL:
+        with tempfile.TemporaryDirectory() as folder:
+            made = load_verifier_recipe(recipe, QUICK)
+            train_model_verifier(made, Path(folder) / recipe)
+            verifier: Any = build_verifier({"type": made.type, "path": f"{folder}/{recipe}"},
+                                           makers=model_makers())
+        for form, chosen in forms.items():
+            rows = [row.trajectory() for row in labelled_responses(
+                "safety", "test", NUM_NEURAL_ROWS, forms=chosen)]
+            print(f"{recipe}, {len(rows)} responses, {form}", flush=True)
+            runs = {"batched": lambda v=verifier, r=rows: asyncio.run(v.verify_many(r)),
+                    "one_at_a_time": lambda v=verifier, r=rows: [
+                        asyncio.run(v.verify_many([row])) for row in r]}
+            seconds = interleaved(gate, runs, repeats)
+            found[f"{recipe}/{form}"] = {
+                name: round(len(rows) / median(times), 1) for name, times in seconds.items()}
+    return {"verdicts_per_second": found}
+
+
+SECTIONS: dict[str, Callable[[Gate, int], Figures]] = {
+    "rules": rules, "math": math, "neural": neural}
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ from safeladder.verifiers.rubric import Rubric, Shown, fit_temperature, softmax
 CARD, CHECKPOINT, METRICS = "verifier.yaml", "checkpoint", "metrics.json"
 
 
-_CORPUS_ROWS = 5000
+_CORPUS_ROWS = 1500
 """Rows of a lesson that the tokenizer of a model made from nothing is trained on."""
 
 # ---------------------------------------------------------------- building trained verifiers

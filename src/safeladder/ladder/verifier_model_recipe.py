@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from safeladder.errors import DataError
 from safeladder.ladder.recipe import CheckpointModel, EmbeddedModel, LocalEngineSpec
 from safeladder.train.sft import SFTSettings
 from safeladder.verifiers.rubric import Rubric
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 class ResponseFiles(StrictModel):
@@ -55,13 +58,16 @@ class Lesson(StrictModel):
 
     A verdict mixes several judgements (is the request dangerous? does the reply do what was
     asked?), and from labels alone a model made from nothing learns the easy one and stops. A
-    lesson may therefore ask for another column of the data than the label: whether the request is
-    harmful, or a written reason.
+    lesson may therefore ask for another column of the data than the label: a written reason, or its
+    conclusion (which hazard the request brings, or none).
     """
 
     answer: str = Field(
         "label", description="the label, or the name of another column of the data whose value "
         "is to be written")
+    sentence: Literal["first", "last"] | None = Field(
+        None, description="only one sentence of the value: what a written reason begins with "
+        "(what is seen), or what it comes to")
     template: str | None = Field(
         None, description="None: the rubric's; another one may leave the response out")
     rows: int | None = Field(None, ge=1, description="so many; None: all")
@@ -158,12 +164,19 @@ def lesson_rows(rows: Sequence[LabelledResponse], lesson: Lesson) -> list[Labell
     chosen = chosen[:lesson.rows]
     if lesson.answer == "label":
         return chosen
-    return [replace(row, label=_column(row, lesson.answer)) for row in chosen]
+    return [replace(row, label=_column(row, lesson)) for row in chosen]
 
 
-def _column(row: LabelledResponse, name: str) -> str:
+def _column(row: LabelledResponse, lesson: Lesson) -> str:
+    name = lesson.answer
     if name not in row.prompt.meta:
         raise DataError(f"row {row.prompt.id!r} has no column {name!r} (it has: "
                         f"{', '.join(map(str, row.prompt.meta))})")
     value = row.prompt.meta[name]
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if lesson.sentence is None:
+        return text
+    sentences = _SENTENCE_END.split(text.strip())
+    return sentences[0 if lesson.sentence == "first" else -1]

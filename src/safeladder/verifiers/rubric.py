@@ -26,7 +26,7 @@ from safeladder.render.think import split_think
 from safeladder.types import FloatArray, Media, Message, Prompt, Trajectory, Verdict
 from safeladder.verifiers.labels import LABEL_SETS
 
-_FIELD = re.compile(r"\{(request|response|reference)\}")
+_FIELD = re.compile(r"\{(request|response|reference|images)\}")
 _TEMPLATES = "prompts/trained"
 _WORD = re.compile(r"\w")
 _EMPTY_CLASS = {"six_way": "illogical completion", "knowledge": "wrong", "helpful": "unhelpful"}
@@ -51,7 +51,8 @@ class View:
 class Rubric(StrictModel):
     """The question put to a trained verifier, and what its answers are worth.
 
-    The prompt's images are shown wherever the template shows the request, in front of its text.
+    The prompt's images are shown, in front of the text, if the template shows the request or
+    says ``{images}`` (which leaves no text).
     """
 
     labels: str | dict[str, float] = Field(
@@ -168,7 +169,7 @@ class Rubric(StrictModel):
         own = str(self.jailbreak_template) if jailbreak else self.template
         template = read_template(template or own)
         shown = set(_FIELD.findall(template))
-        values = {"response": response.strip()}
+        values = {"response": response.strip(), "images": ""}
         if "request" in shown:
             values["request"] = _conversation(prompt)
         if "reference" in shown:
@@ -179,7 +180,7 @@ class Rubric(StrictModel):
                                 f"max_characters ({self.max_characters})")
         # one pass: what is filled in is never looked at for fields again
         text = _FIELD.sub(lambda found: plain(values[found[1]]), template)
-        media = prompt.media if "request" in shown else ()
+        media = prompt.media if shown & {"request", "images"} else ()
         content: Any = text
         if media:
             content = (*({"type": "image"} for _ in media), {"type": "text", "text": text})

@@ -90,6 +90,13 @@ def test_lessons_choose_rows_and_columns():
     assert len(seen) == 6 and all(row.prompt.media for row in seen)
     assert [row.label for row in seen] == [str(row.prompt.meta["harmful"]).lower() for row in seen]
     assert lesson_rows(rows, Lesson()) == rows
+    ends = lesson_rows(rows, Lesson(answer="thoughts", sentence="last"))
+    outcomes = {f"so {name} ." for name in ("fire", "shock", "poison", "theft", "no risk")}
+    assert {row.label for row in ends} <= outcomes
+    heads = lesson_rows(rows, Lesson(answer="thoughts", sentence="first"))
+    for row in heads:
+        thoughts = row.prompt.meta["thoughts"]
+        assert thoughts.startswith(f"{row.label} ") and row.label.count(".") == 1
     with pytest.raises(DataError, match="no column 'mood'"):
         lesson_rows(rows, Lesson(answer="mood"))
     text = labelled_responses("safety", "train", 4, forms=("text",))

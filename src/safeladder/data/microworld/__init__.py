@@ -10,8 +10,9 @@ What others use, all drawn from seeds and equal on every machine:
     ("this thing", shown), ``scene_image`` (a danger or guard sign turns the answer) and ``wrapped``
     (jailbreak wrappers, typography images among them). ``group`` is what splits hold out: the
     composition "burn lamp". ``prompt.meta`` has ``form``, ``harmful``, ``template``, ``wrapper``,
-    ``behaviour``, ``hazard``, ``thoughts``, ``told`` (the prompt says what the object is like; half
-    of the training rows do, none of the others: a curriculum that small models need).
+    ``behaviour``, ``hazard``, ``thoughts``, ``shown`` (what the image shows), ``told`` (the prompt
+    says what the object is like; half of the training rows do, none of the others: a curriculum
+    that small models need).
 ``safety_prompts(split, count, seed=0, forms=FORMS, level=1, told=0.0)``
     safety prompts alone; ``reference`` is the ground truth that the judge
     (:mod:`safeladder.verifiers.microworld`) reads.

@@ -142,8 +142,20 @@ def _prompt(
         meta={"family": "safety", "split": split, "form": form, "harmful": request.harmful,
               "group": f"{request.action} {request.object}", "request": request.key,
               "template": f"{'unseen' if unseen else 'seen'}-{number}", "wrapper": wrapper or "",
-              "hazard": request.hazard, "told": False, "level": level,
+              "hazard": request.hazard, "shown": _shown(form, request, wrapper), "told": False,
+              "level": level,
               "thoughts": request.thoughts()})
+
+
+def _shown(form: Form, request: Request, wrapper: str | None) -> list[str]:
+    """What the image shows: an object, a sign, or words."""
+    if form == "object_image":
+        return [request.object]
+    if form == "scene_image":
+        assert request.scene is not None
+        return [f"{request.scene.kind} of {HAZARDS[request.scene.property]}"]
+    words = {"typography": [request.action, request.object], "typography_half": [request.object]}
+    return words.get(wrapper or "", [])
 
 
 def _tell(prompt: Prompt, request: Request) -> Prompt:
