@@ -210,11 +210,13 @@ class _Training:
         renderer = _renderer(loaded)
         trainer = build_trainer(loaded, recipe.engine, self.failures)
         classifier: Classifier | None = None
-        for stage in recipe.stages:
-            headed = isinstance(recipe, ClassifierVerifierRecipe) and any(
-                lesson.answer == "label" for lesson in stage.lessons)
+        first_head = (recipe.first_head_stage if isinstance(recipe, ClassifierVerifierRecipe)
+                      else len(recipe.stages))
+        for number, stage in enumerate(recipe.stages):
+            headed = number >= first_head
             if headed and classifier is None:
-                classifier = with_head(loaded, rubric.classes, recipe.seed)
+                classifier = with_head(loaded, rubric.classes, recipe.seed,
+                                       _label_tokens(loaded, rubric) if number else None)
                 trainer = build_trainer(loaded, recipe.engine, self.failures)
             await self._stage(stage, trainer, self._data(stage, train, renderer, headed))
         for sink in self.sinks:
@@ -259,6 +261,12 @@ class _Training:
                 else:
                     data.append(_written_row(prompt, row.label or "", renderer))
         return data
+
+
+def _label_tokens(loaded: LoadedModel, rubric: Rubric) -> list[int] | None:
+    """The tokens of the labels, where each label is one: a head can begin with their rows."""
+    ids = [_renderer(loaded).encode(label) for label in rubric.classes]
+    return [row[0] for row in ids] if all(len(row) == 1 for row in ids) else None
 
 
 def _texts(row: LabelledResponse, lesson: Lesson, rubric: Rubric) -> list[str]:

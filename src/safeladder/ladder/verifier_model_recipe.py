@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from safeladder.config import StrictModel
+from safeladder.config import StrictModel, near_miss
 from safeladder.data.microworld import FORMS, labelled_responses
 from safeladder.data.responses import LabelledResponse, read_responses
 from safeladder.errors import DataError
@@ -73,6 +73,8 @@ class Lesson(StrictModel):
     rows: int | None = Field(None, ge=1, description="so many; None: all")
     media: Literal["any", "with", "without"] = Field(
         "any", description="rows with images, without, or both")
+    where: dict[str, str] = Field(
+        default_factory=dict, description="column -> value: rows of some kind only")
 
 
 class Stage(StrictModel):
@@ -118,24 +120,32 @@ class GenerativeVerifierRecipe(ModelVerifierRecipe):
 class ClassifierVerifierRecipe(ModelVerifierRecipe):
     """A verifier with a classification head (``verifiers/classifier.py``).
 
-    The head is put on before the first stage that teaches the label; stages before it train the
-    language model.
+    Stages before ``head_from`` train the language model, which may be taught to write the label
+    beside other lessons; from there on the head answers, and labels alone are taught.
     """
 
     type: Literal["classifier"]
+    head_from: str | None = Field(
+        None, description="stage before which the head is put on; None: the first that teaches "
+        "the label")
 
     @model_validator(mode="after")
-    def _stages_do_not_mix(self) -> ClassifierVerifierRecipe:
-        headed = False
-        for stage in self.stages:
-            labels = {lesson.answer == "label" for lesson in stage.lessons}
-            if len(labels) > 1:
+    def _head_answers_with_labels(self) -> ClassifierVerifierRecipe:
+        names = [stage.name for stage in self.stages]
+        if self.head_from is not None and self.head_from not in names:
+            raise ValueError(f"head_from: no stage {self.head_from!r}"
+                             f"{near_miss(self.head_from, names)}")
+        for stage in self.stages[self.first_head_stage:]:
+            if any(lesson.answer != "label" for lesson in stage.lessons):
                 raise ValueError(f"stages.{stage.name}: a head answers with classes alone; put "
-                                 "other lessons into an earlier stage")
-            headed = headed or labels == {True}
-            if headed and labels == {False}:
-                raise ValueError(f"stages.{stage.name}: the head is on already")
+                                 "other lessons into an earlier stage, and head_from behind it")
         return self
+
+    @property
+    def first_head_stage(self) -> int:
+        """Index of the first stage that trains the head."""
+        return next(i for i, stage in enumerate(self.stages) if stage.name == self.head_from or (
+            self.head_from is None and any(x.answer == "label" for x in stage.lessons)))
 
 
 def load_rows(specs: Sequence[Any]) -> list[LabelledResponse]:
@@ -158,9 +168,12 @@ def lesson_rows(rows: Sequence[LabelledResponse], lesson: Lesson) -> list[Labell
         DataError: a row lacks the column, or no row fits.
     """
     chosen = [row for row in rows
-              if lesson.media == "any" or bool(row.prompt.media) == (lesson.media == "with")]
+              if (lesson.media == "any" or bool(row.prompt.media) == (lesson.media == "with"))
+              and all(str(row.prompt.meta.get(key)) == value
+                      for key, value in lesson.where.items())]
     if not chosen:
-        raise DataError(f"no training row {lesson.media} images for a lesson on {lesson.answer!r}")
+        raise DataError(f"no training row fits the lesson on {lesson.answer!r} "
+                        f"(images: {lesson.media}, where: {lesson.where or 'any'})")
     chosen = chosen[:lesson.rows]
     if lesson.answer == "label":
         return chosen

@@ -81,6 +81,15 @@ def test_an_image_text_classifier_keeps_backbone_head_and_processor(tmp_path: Pa
     np.testing.assert_allclose(score(again, ids, IMAGE), ours, atol=1e-6)
 
 
+def test_a_head_can_begin_with_the_rows_of_label_tokens() -> None:
+    loaded = text_model()
+    ids = [loaded.tokenizer.convert_tokens_to_ids(name) for name in CLASSES]
+    with torch.no_grad():
+        logits = loaded.model(input_ids=torch.tensor([[5, 6, 7]])).logits[0, -1, ids]
+    classifier = with_head(loaded, CLASSES, 0, ids)
+    np.testing.assert_allclose(score(classifier, [5, 6, 7]), logits.numpy(), atol=1e-5)
+
+
 def test_other_classes_or_no_head_are_refused(tmp_path: Path) -> None:
     save_classifier(with_head(text_model(), CLASSES, seed=1), tmp_path / "c")
     with pytest.raises(CheckpointError, match="its outputs are yes, no, maybe, not no, yes, maybe"):

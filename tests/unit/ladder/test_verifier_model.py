@@ -100,7 +100,10 @@ def test_lessons_choose_rows_and_columns():
     with pytest.raises(DataError, match="no column 'mood'"):
         lesson_rows(rows, Lesson(answer="mood"))
     text = labelled_responses("safety", "train", 4, forms=("text",))
-    with pytest.raises(DataError, match="no training row with images"):
+    signs = lesson_rows(rows, Lesson(answer="shown", where={"form": "scene_image"}))
+    assert len(signs) == 10 and all(row.label.split(" of ")[0] in ("danger", "guard")
+                                    for row in signs)
+    with pytest.raises(DataError, match=r"no training row fits .*images: with"):
         lesson_rows(text, Lesson(media="with"))
 
 
@@ -108,6 +111,8 @@ def test_lessons_choose_rows_and_columns():
     ("generative", "stages.labels.lessons=[{answer: harmful}]", "the last one must teach"),
     ("classifier", "stages.labels.lessons=[{answer: harmful}, {answer: label}]",
      "a head answers with classes alone"),
+    ("classifier", "head_from=risk", "a head answers with classes alone"),
+    ("classifier", "head_from=label", "did you mean 'labels'"),
     ("generative", "stages.risk.name=labels", "two have the same name"),
     ("generative", "rubric.template=compat", "did you mean 'compact'")])
 def test_a_wrong_recipe_is_told(kind, override, error):

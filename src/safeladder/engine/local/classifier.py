@@ -39,8 +39,18 @@ class Classifier:
     classes: tuple[str, ...]
 
 
-def with_head(loaded: LoadedModel, classes: Sequence[str], seed: int) -> Classifier:
-    """Replace the output layer of ``loaded`` (in place) by a random one, a row per class.
+def with_head(
+    loaded: LoadedModel, classes: Sequence[str], seed: int,
+    token_ids: Sequence[int] | None = None,
+) -> Classifier:
+    """Replace the output layer of ``loaded`` (in place), a row per class.
+
+    Args:
+        loaded: a language model.
+        classes: what the rows are called.
+        seed: of random rows.
+        token_ids: (classes,) tokens whose output rows the head begins with, for a model that has
+            learned to write them (a bias of the output layer is left out); None: random rows.
 
     Raises:
         ModelError: the model has no output layer that could be replaced.
@@ -53,7 +63,10 @@ def with_head(loaded: LoadedModel, classes: Sequence[str], seed: int) -> Classif
                      dtype=old.weight.dtype)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        head.weight.copy_(torch.randn(head.weight.shape, generator=generator) * 0.02)
+        if token_ids is None:
+            head.weight.copy_(torch.randn(head.weight.shape, generator=generator) * 0.02)
+        else:
+            head.weight.copy_(old.weight[list(token_ids)])
     model.set_output_embeddings(head)
     return Classifier(loaded, tuple(classes))
 
