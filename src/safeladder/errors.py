@@ -4,6 +4,11 @@ Programs catch :class:`SafeLadderError` at their outermost frame, print the line
 code 2. Everything else is a bug and keeps its traceback.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 
 class SafeLadderError(Exception):
     """Root of all errors that a user can mend."""
@@ -34,6 +39,20 @@ class MissingExtra(SafeLadderError, ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs {package}: pip install 'safeladder[{extra}]'")
+
+
+def import_extra(module: str, extra: str, purpose: str) -> Any:
+    """Import an optional dependency.
+
+    Raises:
+        MissingExtra: it is not installed. If it is and cannot be imported, its own error is raised.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0]:
+            raise
+        raise MissingExtra(module.partition(".")[0].replace("_", "-"), extra, purpose) from None
 
 
 class StaleSampler(SafeLadderError, RuntimeError):

@@ -13,7 +13,7 @@ import json
 from typing import Any
 
 from safeladder.data.rows import jsonable
-from safeladder.errors import ConfigError, MissingExtra
+from safeladder.errors import ConfigError, import_extra
 from safeladder.types import Message, Prompt
 
 
@@ -38,14 +38,11 @@ def reasoning_gym_prompts(
 
 
 def _dataset(name: str, settings: dict[str, Any]) -> Any:
-    try:
-        import reasoning_gym
-        from reasoning_gym.factory import DATASETS
-    except ImportError:
-        raise MissingExtra("reasoning-gym", "data", "a reasoning_gym source") from None
+    reasoning_gym = import_extra("reasoning_gym", "data", "a reasoning_gym source")
+    known = import_extra("reasoning_gym.factory", "data", "a reasoning_gym source").DATASETS
 
-    if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS, n=1)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ConfigError(f"reasoning_gym has no generator {name!r}{hint}")
     if name == "composite":

@@ -31,7 +31,7 @@ from safeladder.data.reasoning_gym import reasoning_gym_prompts
 from safeladder.data.rows import Columns, RowFormat, check_references, to_prompt
 from safeladder.data.source import Source
 from safeladder.data.splits import split_by_key
-from safeladder.errors import ConfigError, DataError, MissingExtra
+from safeladder.errors import ConfigError, DataError, import_extra
 from safeladder.types import Prompt
 
 
@@ -123,10 +123,7 @@ class HuggingFaceSource(RowSource):
         return self.prompts_of(rows, self.id.rstrip("/").rsplit("/", 1)[-1])
 
     def _load(self, base: Path) -> Any:
-        try:
-            import datasets
-        except ImportError:
-            raise MissingExtra("datasets", "data", "a hf source") from None
+        datasets = import_extra("datasets", "data", "a hf source")
 
         folder = base / self.id
         try:

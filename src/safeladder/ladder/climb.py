@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safeladder.errors import CheckpointError, ConfigError
-from safeladder.ladder.recipe import Recipe, Rung, dump_recipe, load_recipe
+from safeladder.ladder.recipe import Recipe, Rung, load_recipe
+from safeladder.ladder.recipe_files import dump_recipe
 from safeladder.ladder.run_dir import RunDir
 
 if TYPE_CHECKING:

@@ -7,17 +7,14 @@ writes the resolved form into the run directory. Every key has one reader. A rec
 
 from __future__ import annotations
 
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
-from safeladder.config import StrictModel, apply_overrides, read_yaml, validate
+from safeladder.config import StrictModel, apply_overrides, validate
 from safeladder.data.sources import SourceSpec
 from safeladder.data.stream import CurriculumSpec
-from safeladder.errors import ConfigError
+from safeladder.ladder.recipe_files import find_recipe, read_recipe
 from safeladder.train.rl import RLSettings
 from safeladder.train.sft import SFTSettings
 from safeladder.verifiers import VerifyPolicy
@@ -165,24 +162,6 @@ class Recipe(StrictModel):
         return self.seed if rung.seed is None else rung.seed
 
 
-def find_recipe(name: str) -> Path:
-    """A recipe's file: a path, or the name of one that ships with the package.
-
-    Raises:
-        ConfigError: there is no such file or name.
-    """
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.exists():
-        return path
-    shipped = {Path(entry.name).stem: entry
-               for entry in resources.files("safeladder.recipes").iterdir()
-               if entry.name.endswith(".yaml")}
-    if name not in shipped:
-        raise ConfigError(f"no recipe {name!r}: give a YAML file or one of "
-                          f"{', '.join(sorted(shipped))}")
-    return Path(str(shipped[name]))
-
-
 def load_recipe(name: str, overrides: list[str]) -> Recipe:
     """Read, override and check a recipe.
 
@@ -190,38 +169,4 @@ def load_recipe(name: str, overrides: list[str]) -> Recipe:
         ConfigError: one line per problem: file, key, what is wrong, the nearest known key.
     """
     path = find_recipe(name)
-    return validate(Recipe, apply_overrides(_read(path), overrides), str(path))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A recipe's mapping; ``extends: NAME`` puts it on top of another recipe."""
-    data = read_yaml(path)
-    base = data.pop("extends", None)
-    return data if base is None else _merge(_read(find_recipe(str(base))), data)
-
-
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """Mappings merge key by key, rungs by name (new ones come last); all else is replaced, and so
-    is a mapping by one of another ``type``.
-    """
-    merged = dict(base)
-    for key, value in top.items():
-        old = merged.get(key)
-        if isinstance(old, dict) and isinstance(value, dict):
-            other = "type" in value and value["type"] != old.get("type")
-            merged[key] = value if other else _merge(old, value)
-        elif key == "rungs" and isinstance(old, list) and isinstance(value, list):
-            rungs = {rung.get("name"): rung for rung in old}
-            for rung in value:
-                known = rungs.get(rung.get("name"))
-                rungs[rung.get("name")] = _merge(known, rung) if known else rung
-            merged[key] = list(rungs.values())
-        else:
-            merged[key] = value
-    return merged
-
-
-def dump_recipe(recipe: Recipe) -> str:
-    """The resolved recipe as YAML; reading it back gives an equal recipe."""
-    text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=100)
-    return text
+    return validate(Recipe, apply_overrides(read_recipe(path), overrides), str(path))

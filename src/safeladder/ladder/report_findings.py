@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from safeladder.eval.items import EvalItem
-from safeladder.eval.metrics import RATES, accuracy_name, rules_for, shown_behaviours, suffix
+from safeladder.eval.metrics import accuracy_name, rules_for, shown_behaviours, suffix
 from safeladder.eval.statistics import PairedDifference, paired_difference
 from safeladder.ladder.report_data import (
     Row,
@@ -201,11 +201,6 @@ def stated_rules(data: RunData) -> dict[str, Rules]:
     """Source -> the rules its chains of thought are read by, for the sources of this run."""
     sources = {row["source"] for rows in data.evaluations.values() for row in rows}
     return {source: rules_for(source) for source in sorted(sources)}
-
-
-def rate_label(behaviour: str) -> str:
-    """``verify`` -> the name of its figure."""
-    return RATES[behaviour]
 
 
 class Shown(NamedTuple):

@@ -7,15 +7,13 @@ A recipe is a YAML file, or the name of one that ships with the package under
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import resources
-from pathlib import Path
 from typing import Literal, TypeAlias
 
-import yaml
 from pydantic import Field, model_validator
 
-from safeladder.config import StrictModel, apply_overrides, near_miss, read_yaml, validate
+from safeladder.config import StrictModel, apply_overrides, near_miss, validate
 from safeladder.errors import ConfigError
+from safeladder.ladder.recipe_files import find_recipe, read_recipe
 from safeladder.ladder.verifier_model_recipe import (
     ClassifierVerifierRecipe,
     GenerativeVerifierRecipe,
@@ -66,22 +64,8 @@ RECIPE_TYPES: dict[str, type[VerifierRecipe]] = {
 """``type`` of a recipe -> its model. A new kind is one more member here and in the union."""
 
 
-def find_verifier_recipe(name: str) -> Path:
-    """A recipe's file: a path, or the name of one that ships with the package.
-
-    Raises:
-        ConfigError: there is no such file or name.
-    """
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.exists():
-        return path
-    shipped = {Path(entry.name).stem: entry
-               for entry in (resources.files("safeladder.recipes") / "verifiers").iterdir()
-               if entry.name.endswith(".yaml")}
-    if name not in shipped:
-        raise ConfigError(f"no verifier recipe {name!r}: give a YAML file or one of "
-                          f"{', '.join(sorted(shipped))}")
-    return Path(str(shipped[name]))
+FOLDER = "verifiers"
+"""Where the ones that ship lie."""
 
 
 def load_verifier_recipe(name: str, overrides: Sequence[str] = ()) -> VerifierRecipe:
@@ -90,16 +74,10 @@ def load_verifier_recipe(name: str, overrides: Sequence[str] = ()) -> VerifierRe
     Raises:
         ConfigError: one line per problem: file, key, what is wrong, the nearest known key.
     """
-    path = find_verifier_recipe(name)
-    data = apply_overrides(read_yaml(path), overrides)
+    path = find_recipe(name, FOLDER)
+    data = apply_overrides(read_recipe(path, FOLDER), overrides)
     kind = data.get("type")
     if kind not in RECIPE_TYPES:
         raise ConfigError(f"{path}: no verifier recipe of type {kind!r}"
                           f"{near_miss(str(kind), list(RECIPE_TYPES))}")
     return validate(RECIPE_TYPES[kind], data, str(path))
-
-
-def dump_verifier_recipe(recipe: VerifierRecipe) -> str:
-    """The resolved recipe as YAML; reading it back gives an equal recipe."""
-    text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=100)
-    return text

@@ -6,11 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from safeladder.errors import StorageError
-from safeladder.ladder.verifier_recipe import (
-    LightVerifierRecipe,
-    dump_verifier_recipe,
-    load_verifier_recipe,
-)
+from safeladder.ladder.recipe_files import dump_recipe
+from safeladder.ladder.verifier_recipe import LightVerifierRecipe, load_verifier_recipe
 
 
 def train_verifier(
@@ -29,7 +26,7 @@ def train_verifier(
         from safeladder.ladder.verifier_light import accuracy_of, train_light
 
         model = train_light(recipe, out)
-        (out / "recipe.yaml").write_text(dump_verifier_recipe(recipe), encoding="utf-8")
+        (out / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
         say(f"{out}: {model.facts['rows']} rows, {len(model.vocabulary)} features, "
             f"cross-validated accuracy {model.facts['cross_validated_accuracy']:.1%}")
         rows = [row for source in recipe.test for row in source.load()]

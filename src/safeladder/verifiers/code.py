@@ -33,7 +33,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from pydantic import Field, FiniteFloat, model_validator
 
 from safeladder.config import StrictModel
-from safeladder.errors import MissingExtra
+from safeladder.errors import import_extra
 from safeladder.types import Trajectory, Verdict
 from safeladder.verifiers.base import abstention
 from safeladder.verifiers.cases import HOSTILE_TEXTS, Case
@@ -200,10 +200,7 @@ def _no_input(prompt: str = "") -> str:
 
 @functools.lru_cache(maxsize=8)
 def _pool(time_limit: float) -> Any:
-    try:
-        import pydantic_monty
-    except ImportError:
-        raise MissingExtra("pydantic-monty", "code", "the code verifier") from None
+    pydantic_monty = import_extra("pydantic_monty", "code", "the code verifier")
     return pydantic_monty.Monty(max_processes=2, request_timeout=time_limit + GRACE).__enter__()
 
 

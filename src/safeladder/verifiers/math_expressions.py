@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from safeladder.errors import DataError, MissingExtra
+from safeladder.errors import DataError, import_extra
 from safeladder.verifiers.math_text import split_top
 
 DIGITS = 30
@@ -25,11 +25,7 @@ def math_verify() -> Any:
     Raises:
         MissingExtra: it is not installed.
     """
-    try:
-        import math_verify as package
-    except ImportError:
-        raise MissingExtra("math-verify", "math", "the math verifier") from None
-    return package
+    return import_extra("math_verify", "math", "the math verifier")
 
 
 def same_expression(gold: str, answer: str, relative: float) -> bool:

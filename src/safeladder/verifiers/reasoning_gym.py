@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from safeladder.config import StrictModel
-from safeladder.errors import DataError, MissingExtra
+from safeladder.errors import DataError, import_extra
 from safeladder.types import Trajectory, Verdict
 from safeladder.verifiers.cases import HOSTILE_TEXTS, Case
 from safeladder.verifiers.format import after_think, answer_text
@@ -76,11 +76,7 @@ def _origin(meta: Mapping[str, Any]) -> tuple[str, str, Mapping[str, Any]]:
 
 
 def _library() -> Any:
-    try:
-        import reasoning_gym
-    except ImportError:
-        raise MissingExtra("reasoning-gym", "data", "the reasoning_gym verifier") from None
-    return reasoning_gym
+    return import_extra("reasoning_gym", "data", "the reasoning_gym verifier")
 
 
 @functools.lru_cache(maxsize=256)

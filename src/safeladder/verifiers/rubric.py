@@ -8,7 +8,6 @@ the classifier-head verifier share it.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from safeladder.errors import DataError
 from safeladder.render.think import split_think
 from safeladder.types import FloatArray, Media, Message, Prompt, Trajectory, Verdict
 from safeladder.verifiers.labels import LABEL_SETS
+from safeladder.verifiers.material import reference_text
 
 _FIELD = re.compile(r"\{(request|response|reference|images)\}")
 _TEMPLATES = "prompts/trained"
@@ -173,7 +173,7 @@ class Rubric(StrictModel):
         if "request" in shown:
             values["request"] = _conversation(prompt)
         if "reference" in shown:
-            values["reference"] = _reference(prompt)
+            values["reference"] = reference_text(prompt)
         for field, value in values.items():
             if len(value) > self.max_characters:
                 raise DataError(f"the {field} has {len(value)} characters, more than "
@@ -290,14 +290,3 @@ def _conversation(prompt: Prompt) -> str:
     if len(prompt.messages) == 1:
         return prompt.messages[0].text.strip()
     return "\n".join(f"{message.role}: {message.text.strip()}" for message in prompt.messages)
-
-
-def _reference(prompt: Prompt) -> str:
-    reference = prompt.reference
-    if reference is None:
-        raise DataError(f"prompt {prompt.id!r} has no reference, and the template shows one")
-    if isinstance(reference, str):
-        return reference.strip()
-    if isinstance(reference, list | tuple) and all(isinstance(item, str) for item in reference):
-        return " / ".join(reference)
-    return json.dumps(reference, ensure_ascii=False)

@@ -83,7 +83,7 @@ def _plain(verdict: Verdict) -> dict[str, Any]:
         "verdict_class": verdict.verdict_class, "reason": verdict.reason[:_MAX_TEXT],
         "probabilities": probabilities and {k: float(v) for k, v in probabilities.items()},
         "error": verdict.error and verdict.error[:_MAX_TEXT],
-        "parts": {k: float(v) for k, v in verdict.parts.items()}}
+        "parts": {k: float(v) for k, v in verdict.parts.items()}, "origin": verdict.origin}
 
 
 def _number(score: float | None) -> float | None:

@@ -26,7 +26,8 @@ from safeladder.data.knights_knaves.compact import (
 )
 from safeladder.eval.metrics import evaluation_metrics
 from safeladder.files import write_text
-from safeladder.ladder.recipe import Recipe, dump_recipe, load_recipe
+from safeladder.ladder.recipe import Recipe, load_recipe
+from safeladder.ladder.recipe_files import dump_recipe
 from safeladder.ladder.run_dir import RunDir
 from safeladder.ladder.summary import versions, write_summary
 from safeladder.ladder.traces import TraceKey, write_traces

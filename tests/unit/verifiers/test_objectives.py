@@ -10,7 +10,8 @@ import yaml
 from safeladder.config import validate
 from safeladder.errors import ConfigError
 from safeladder.ladder.judges import judge_makers
-from safeladder.ladder.recipe import Recipe, dump_recipe, load_recipe
+from safeladder.ladder.recipe import Recipe, load_recipe
+from safeladder.ladder.recipe_files import dump_recipe
 from safeladder.types import Group, Verdict
 from safeladder.verifiers import build_objective, build_verifiers, check_routes, close_verifiers
 from safeladder.verifiers.base import abstention, not_applicable

@@ -1,6 +1,8 @@
 """Killable workers: every way to misbehave ends in an abstention of its own, and heals."""
 
 import asyncio
+import dataclasses
+import json
 import os
 import pickle
 import threading
@@ -9,9 +11,11 @@ import time
 import pytest
 
 from safeladder.errors import ConfigError
+from safeladder.types import Verdict
 from safeladder.verifiers import Isolated, Isolation
 from safeladder.verifiers.adapters import VerlScore
 from safeladder.verifiers.cases import trajectory_of
+from safeladder.verifiers.worker_main import _plain
 
 COMPUTE = "reward_functions:compute_score"
 
@@ -218,3 +222,10 @@ def test_verdicts_survive_the_journey_whole(pool):
         assert pickle.loads(pickle.dumps(row)).response == row.response
         verdict = isolated.judge(row)
     assert (verdict.verifier, verdict.score, verdict.parts) == ("verl", 1.0, {"length": 6.0})
+
+
+def test_a_verdict_crosses_the_pipe_whole():
+    verdict = Verdict("v", 0.5, "a", {"a": 0.75, "b": 0.25}, "why", None, {"x": 1.0}, "judge@12ab")
+    fields = json.loads(json.dumps(_plain(verdict)))
+    assert set(fields) == {field.name for field in dataclasses.fields(Verdict)}
+    assert Verdict(**fields) == verdict

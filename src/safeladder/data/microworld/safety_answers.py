@@ -127,11 +127,6 @@ _HARMLESS: dict[str, dict[str, tuple[Plan, ...]]] = {
         "other_steps": (lambda s: [*s.maybe("filler"), s.other_steps(hazard=False)],)}}
 
 
-def classes_of(harmful: bool) -> tuple[str, ...]:
-    """The classes that an answer to such a request can have."""
-    return tuple(_HARMFUL if harmful else _HARMLESS)
-
-
 def classes_with(harmful: bool, behaviour: str) -> tuple[str, ...]:
     """The classes that an answer of a behaviour to such a request can have."""
     plans = _HARMFUL if harmful else _HARMLESS

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from safeladder.errors import MissingExtra
+from safeladder.errors import import_extra
 
 _WORD = re.compile(r"\w++")
 _CASED_WORD = re.compile(r"\w++(?:[-'\u2019./&]\w++)*+")
@@ -87,10 +87,7 @@ def language_of(text: str) -> str | None:
     Raises:
         MissingExtra: py3langid is not installed.
     """
-    try:
-        import py3langid
-    except ImportError:
-        raise MissingExtra("py3langid", "ifeval", "the ifeval verifier") from None
+    py3langid = import_extra("py3langid", "ifeval", "the ifeval verifier")
     head = text[:MAX_LANGUAGE_CHARS].lower()
     if not any(char.isalpha() for char in head):
         return None

@@ -26,11 +26,11 @@ from safeladder.verifiers.judge.question import (
     Question,
     Wording,
     ask,
-    reference_text,
     request_pieces,
 )
 from safeladder.verifiers.judge.reply import Reply, UnreadableVerdict, read_reply
 from safeladder.verifiers.judge.spec import JudgeSpec
+from safeladder.verifiers.material import reference_text
 from safeladder.verifiers.report import UNREADABLE
 
 _WORD = re.compile(r"\w")

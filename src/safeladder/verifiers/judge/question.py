@@ -10,7 +10,6 @@ texts in the content of messages too.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,9 +17,8 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any, Literal, NamedTuple
 
-from safeladder.errors import DataError
 from safeladder.render.think import split_think
-from safeladder.types import Media, Message, Prompt, Trajectory
+from safeladder.types import Media, Message, Trajectory
 from safeladder.verifiers.labels import HELPFUL, KNOWLEDGE, SIX_WAY, VALUE, LabelSet
 
 Language = Literal["en", "zh"]
@@ -139,22 +137,6 @@ def request_pieces(trajectory: Trajectory) -> dict[str, str]:
         return {"request": said[0].text.strip()}
     return {f"message {number}, {message.role}": _said(message).strip()
             for number, message in enumerate(said, 1)}
-
-
-def reference_text(prompt: Prompt) -> str:
-    """The reference as text.
-
-    Raises:
-        DataError: there is none.
-    """
-    reference = prompt.reference
-    if reference is None:
-        raise DataError(f"prompt {prompt.id!r} has no reference, and this rubric compares with one")
-    if isinstance(reference, str):
-        return reference.strip()
-    if isinstance(reference, list | tuple) and all(isinstance(item, str) for item in reference):
-        return " / ".join(reference)
-    return json.dumps(reference, ensure_ascii=False)
 
 
 def language_of(text: str) -> Language:

@@ -1,0 +1,74 @@
+"""Where recipes lie, how one stands on another, and how a resolved one is written."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from safeladder.config import read_yaml
+from safeladder.errors import ConfigError
+
+
+def find_recipe(name: str, folder: str = "") -> Path:
+    """A recipe's file: a path, or the name of one that ships with the package.
+
+    Args:
+        name: as the user gave it.
+        folder: the folder of ``safeladder/recipes`` that holds this kind.
+
+    Raises:
+        ConfigError: there is no such file or name.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        return path
+    shipped = {Path(entry.name).stem: entry
+               for entry in (resources.files("safeladder.recipes") / folder).iterdir()
+               if entry.name.endswith(".yaml")}
+    if name not in shipped:
+        raise ConfigError(f"no recipe {name!r}: give a YAML file or one of "
+                          f"{', '.join(sorted(shipped))}")
+    return Path(str(shipped[name]))
+
+
+def read_recipe(path: Path, folder: str = "") -> dict[str, Any]:
+    """A recipe's mapping; ``extends: NAME`` puts it on top of another recipe of its kind.
+
+    Raises:
+        ConfigError: a file that is not there, or no YAML mapping.
+    """
+    data = read_yaml(path)
+    base = data.pop("extends", None)
+    return data if base is None else _merge(
+        read_recipe(find_recipe(str(base), folder), folder), data)
+
+
+def dump_recipe(recipe: BaseModel) -> str:
+    """The resolved recipe as YAML; reading it back gives an equal recipe."""
+    text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=100)
+    return text
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Mappings merge key by key, rungs by name (new ones come last); all else is replaced, and so
+    is a mapping by one of another ``type``.
+    """
+    merged = dict(base)
+    for key, value in top.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            other = "type" in value and value["type"] != old.get("type")
+            merged[key] = value if other else _merge(old, value)
+        elif key == "rungs" and isinstance(old, list) and isinstance(value, list):
+            rungs = {rung.get("name"): rung for rung in old}
+            for rung in value:
+                known = rungs.get(rung.get("name"))
+                rungs[rung.get("name")] = _merge(known, rung) if known else rung
+            merged[key] = list(rungs.values())
+        else:
+            merged[key] = value
+    return merged
