@@ -49,6 +49,12 @@ SAFETY_FORMS: Mapping[Act, tuple[str, ...]] = {
 }
 """What is said -> its forms. The last form of each is kept for the split ``unseen_forms``."""
 
+CONCLUSION_FORMS: Mapping[Act, tuple[str, ...]] = {
+    "warn": (*SAFETY_FORMS["warn"], "so {hazard}", "to {action} the {object} can bring {hazard}"),
+    "deny": (*SAFETY_FORMS["deny"], "so no risk", "to {action} the {object} is no risk")}
+"""How a chain of thought says what a request comes to. What is true of things in general ("to burn
+is a risk with flammable things") concludes nothing about the request."""
+
 KNOWLEDGE_FORMS: Mapping[Act, tuple[str, ...]] = {
     "certain": ("the {relation} of {town} is {value}", "it is {value}", "{value}",
                 "I am sure it is {value}", "no doubt , it is {value}", "I know that it is {value}"),
@@ -125,5 +131,6 @@ class Reader:
 
 
 SAFETY_READER = Reader(SAFETY_FORMS)
+CONCLUSION_READER = Reader(CONCLUSION_FORMS)
 KNOWLEDGE_READER = Reader(KNOWLEDGE_FORMS)
 VALUE_READER = Reader(VALUE_FORMS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from safeladder.types import Trajectory
@@ -18,8 +18,8 @@ class EvalItem:
     """One answer to one prompt. ``None`` = could not be judged; it enters no mean.
 
     ``cluster`` names what makes two items depend on each other: the structure of a puzzle (two
-    puzzles with the same statements up to names and order are one structure), otherwise the
-    prompt. Intervals are taken over clusters.
+    puzzles with the same statements up to names and order are one structure), or else the group
+    that its splits hold out together, otherwise the prompt. Intervals are taken over clusters.
     """
 
     prompt_id: str
@@ -37,6 +37,9 @@ class EvalItem:
     verdict_class: str | None = None
     truncated: float | None = None
     """1 cut by the token limit, 0 not; None when no answer came."""
+    reference: Any = field(default=None, repr=False)
+    """The prompt's, and its ``meta``: what figures of a source of its own are made of."""
+    meta: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def answered(self) -> bool:
@@ -96,10 +99,13 @@ def item_of(trajectory: Trajectory) -> EvalItem:
         tokens=None if failed else trajectory.num_tokens,
         response="" if failed else trajectory.response, people=prompt.meta.get("people"),
         source=prompt.source, verdict_class=judgement.verdict_class,
-        truncated=None if failed else float(trajectory.status.is_truncated))
+        truncated=None if failed else float(trajectory.status.is_truncated),
+        reference=prompt.reference, meta=prompt.meta)
 
 
 def cluster_of(prompt_id: str, meta: Mapping[str, Any]) -> str:
-    """The puzzle's structure if the prompt has one, else the prompt itself."""
-    structure = meta.get("structure")
-    return prompt_id if structure is None else f"structure {structure}"
+    """The puzzle's structure or the group if the prompt has one, else the prompt itself."""
+    for name in ("structure", "group"):
+        if meta.get(name) is not None:
+            return f"{name} {meta[name]}"
+    return prompt_id

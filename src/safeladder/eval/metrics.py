@@ -13,6 +13,9 @@ verification_rate       ... checks something again
 summary_rate            ... states the outcome of the whole chain
 ======================  ===========================================================
 
+Prompts of some sources have figures of their own in place of an accuracy (:data:`FIGURE_SETS`):
+those of the microworld are in :mod:`safeladder.eval.microworld`.
+
 Suffixes say how it was taken: none is greedy on the test split, ``_t1`` is temperature 1,
 ``_unseen_forms`` is that split; both together: ``kk2_accuracy_t1_unseen_forms``.
 """
@@ -23,6 +26,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from safeladder.eval.items import EvalItem, item_of
+from safeladder.eval.microworld import SOURCES, world_figures
 from safeladder.eval.statistics import Estimate, estimate
 from safeladder.types import Trajectory
 from safeladder.verifiers.behaviours import ENGLISH, Rule, Rules, behaviours
@@ -71,18 +75,42 @@ def evaluation_metrics(
 
 def item_metrics(items: Sequence[EvalItem], suffix: str = "") -> dict[str, Estimate]:
     """The figures of items; names end in ``suffix``. Figures nobody was asked for are left out."""
-    columns = {**_accuracies(items), "tokens_per_answer": _column(items, _tokens)}
+    columns: dict[str, Column] = {"tokens_per_answer": _column(items, _tokens)}
     if any(item.format is not None for item in items):
         columns["format"] = _column(items, _format)
     if any(item.truncated is not None for item in items):
         columns["truncated"] = _column(items, _truncated)
     columns |= _behaviour_columns(items)
-    return {f"{name}{suffix}": estimate([value for _, value in column],
-                                        [item.cluster for item, _ in column])
-            for name, column in columns.items()}
+    figures = {**_own_figures(items), **_estimates(columns)}
+    return {f"{name}{suffix}": figure for name, figure in figures.items()}
 
+
+FigureSet = Callable[[Sequence[EvalItem]], dict[str, Estimate]]
+
+
+def _own_figures(items: Sequence[EvalItem]) -> dict[str, Estimate]:
+    """What each source's figure set says of its items."""
+    groups: dict[FigureSet, list[EvalItem]] = {}
+    for item in items:
+        groups.setdefault(FIGURE_SETS.get(item.source, accuracies), []).append(item)
+    return {name: figure for figures, members in groups.items()
+            for name, figure in figures(members).items()}
+
+
+def accuracies(items: Sequence[EvalItem]) -> dict[str, Estimate]:
+    """The figure set of most sources: right answers, by number of people or by source."""
+    return _estimates(_accuracies(items))
+
+
+FIGURE_SETS: Mapping[str, FigureSet] = dict.fromkeys(SOURCES, world_figures)
+"""Source of a prompt -> its figures; all others have :func:`accuracies`."""
 
 Column = list[tuple[EvalItem, float | None]]
+
+
+def _estimates(columns: Mapping[str, Column]) -> dict[str, Estimate]:
+    return {name: estimate([value for _, value in column], [item.cluster for item, _ in column])
+            for name, column in columns.items()}
 
 
 def _column(items: Iterable[EvalItem], value: Value) -> Column:

@@ -206,4 +206,5 @@ def item_of_row(row: Row) -> EvalItem:
         tokens=None if failed else int(row["num_tokens"]),
         response="" if failed else row["response"], people=row["meta"].get("people"),
         source=row["source"], verdict_class=judgement.verdict_class,
-        truncated=None if failed else float(str(row["status"]).startswith("truncated")))
+        truncated=None if failed else float(str(row["status"]).startswith("truncated")),
+        reference=row.get("reference"), meta=row["meta"])

@@ -6,9 +6,12 @@ import pytest
 from safeladder.errors import DataError
 from safeladder.eval.items import EvalItem
 from safeladder.eval.statistics import (
+    Column,
     Estimate,
     cluster_bootstrap,
     estimate,
+    macro_estimate,
+    macro_paired_difference,
     paired_difference,
     wilson,
 )
@@ -174,3 +177,77 @@ def test_tokens_can_be_compared_too() -> None:
         value=lambda x: x.tokens)
     assert result.value == 12.5
     assert not math.isnan(result.per_seed[0])
+
+
+def test_macro_mean_by_hand() -> None:
+    # a: 1, 0, 0, 0 -> 1/4, drawn as Bin(4, 1/4) / 4; b: 0, 0, 0, 1, 1, 1, 1, 1 -> 5/8. Macro mean
+    # 7/16: not the 6/12 that the items together have.
+    one = Column([1.0, 0.0, 0.0, 0.0], list("abcd"))
+    two = Column([0.0] * 3 + [1.0] * 5, list("abcdefgh"))
+    result = macro_estimate([one, two])
+    assert (result.value, result.n, result.clusters) == (7 / 16, 12, 12)
+    assert result.method == "macro_bootstrap" and result.ci95 is not None
+    # variance of a draw: (3/16 / 4 + 15/64 / 8) / 4 = .01904; 1.96 sd = .27
+    assert result.ci95[0] == pytest.approx(7 / 16 - 0.27, abs=0.05)
+    assert result.ci95[1] == pytest.approx(7 / 16 + 0.27, abs=0.05)
+
+
+def test_macro_mean_of_one_family_is_its_bootstrap() -> None:
+    # One 2 and three 0, as above: 0 to 3/2; the value itself is 1/2.
+    result = macro_estimate([Column([2.0, 0.0, 0.0, 0.0], list("abcd"))])
+    assert result.value == 0.5 and result.ci95 == pytest.approx((0.0, 1.5))
+
+
+def test_macro_draws_families_apart() -> None:
+    # Both families are (1, 0): each draws 0, 1/2, 1 with 1/4, 1/2, 1/4, so the macro mean is
+    # Bin(4, 1/2) / 4: P(0) = P(1) = 1/16 > 2.5%. Drawn as one family of four clusters: the same.
+    # With the first family three clusters (1, 1, 0) it is not: means i/3 with Bin(3, 2/3).
+    # P(0) = 1/27 * 1/4 = .0093, P(<= 1/6) = .0093 + 6/27 / 4 = .0648 > 2.5% -> low 1/6.
+    result = macro_estimate([Column([1.0, 1.0, 0.0], list("abc")), Column([1.0, 0.0], list("ab"))])
+    assert result.ci95 == pytest.approx((1 / 6, 1.0))
+
+
+def test_a_family_all_right_adds_its_wilson_interval() -> None:
+    # b: 10 of 10, Wilson .722467 to 1. a: 0 to 1 around 1/2 -> draws (0 + 1) / 2 to (1 + 1) / 2.
+    # low = 3/4 - hypot(1/4, .277533 / 2) = 3/4 - .285931; high = 3/4 + hypot(1/4, 0)
+    one, sure = Column([1.0, 0.0], list("ab")), Column([1.0] * 10, list("abcdefghij"))
+    result = macro_estimate([one, sure])
+    assert result.value == 0.75
+    assert result.ci95 == pytest.approx((0.464069, 1.0), abs=1e-6)
+    # All families alike: square and add alone, .277533 * sqrt(2) / 2.
+    assert macro_estimate([sure, sure]).ci95 == pytest.approx((1 - 0.196246, 1.0), abs=1e-6)
+
+
+def test_macro_mean_without_a_family_or_an_interval() -> None:
+    good, none = Column([1.0, 0.0], list("ab")), Column([None, None], list("ab"))
+    assert macro_estimate([good, none]) == Estimate(None, 0, None, 2)
+    assert macro_estimate([]) == Estimate(None, 0, None, 0)
+    flat = macro_estimate([good, Column([0.5, 0.5], list("ab"))])
+    assert flat.value == 0.5 and flat.ci95 is None and flat.method is None
+
+
+def test_macro_paired_difference_by_hand() -> None:
+    # first family: 1-0, 0-0 -> 1/2; second: 1-1, 0-1, 0-1, 1-1 -> -1/2: 0 in all, though item by
+    # item it would be (1 - 2) / 6.
+    first, second = ([run(1, 0)], [run(0, 0)]), ([run(1, 0, 0, 1)], [run(1, 1, 1, 1)])
+    result = macro_paired_difference([first, second])
+    assert (result.value, result.n, result.per_seed) == (0.0, 6, (0.0,))
+    # draws: Bin(2, 1/2) / 4 - Bin(4, 1/2) / 8: the least is -1/2 with P = 1/4 * 1/16 = 1.6%, then
+    # -3/8 up to P = 1.6% + 1/4 * 4/16 = 7.8%; the other side likewise.
+    assert result.ci95 == pytest.approx((-3 / 8, 3 / 8))
+
+
+def test_a_family_of_ties_is_no_proof_that_nothing_changed() -> None:
+    # 4 ties: 0 -/+ z^2 / (4 + z^2) = .489891; the other: 1, 0 -> 0 to 1.
+    # value 1/4, draws 0 to 1/2: 1/4 -/+ hypot(1/4, .489891 / 2) = .349997
+    tied, other = ([run(1, 0, 0, 1)], [run(1, 0, 0, 1)]), ([run(1, 0)], [run(0, 0)])
+    result = macro_paired_difference([tied, other])
+    assert result.ci95 == pytest.approx((0.25 - 0.349997, 0.25 + 0.349997), abs=1e-5)
+
+
+def test_macro_paired_difference_needs_every_family_judged() -> None:
+    judged, none = ([run(1, 0)], [run(0, 0)]), ([run(None)], [run(1)])
+    result = macro_paired_difference([judged, none])
+    assert (result.value, result.ci95, result.unjudged) == (None, None, 1)
+    with pytest.raises(DataError, match="equally many seeds"):
+        macro_paired_difference([judged, ([run(1)] * 2, [run(0)] * 2)])
