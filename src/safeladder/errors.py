@@ -67,6 +67,10 @@ class TooManyAbstentions(SafeLadderError, RuntimeError):
     """Verifiers could not judge more of the trajectories than the recipe allows."""
 
 
+class GateFailed(SafeLadderError, RuntimeError):
+    """A rung failed a gate, and its recipe says to stop."""
+
+
 class BatchArithmeticError(ConfigError):
     """Batch sizes that do not divide; the message names the knob to change."""
 

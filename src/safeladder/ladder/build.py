@@ -18,7 +18,7 @@ from safeladder.engine.local.models import (
 from safeladder.engine.local.trainer import LocalTrainer
 from safeladder.envs import Environment, SingleTurn
 from safeladder.errors import DataError, TooManyAbstentions
-from safeladder.ladder.embedded import train_tokenizer
+from safeladder.ladder.embedded import train_seeing_tokenizer, train_tokenizer
 from safeladder.ladder.recipe import CheckpointModel, EmbeddedModel, LocalEngineSpec, Recipe
 from safeladder.render import Renderer
 from safeladder.rollout import rollout
@@ -43,7 +43,9 @@ def initial_model(recipe: Recipe) -> LoadedModel:
             corpus = itertools.chain.from_iterable(
                 corpus_texts(load_prompts(rung.data)) for rung in recipe.rungs
                 if rung.type == "sft")
-            tokenizer = train_tokenizer(corpus, vocab_size)
+            sees = "vision_config" in config
+            train = train_seeing_tokenizer if sees else train_tokenizer
+            tokenizer = train(corpus, vocab_size)
             return build_model(config, tokenizer, seed=recipe.seed)
     raise AssertionError(recipe.model)
 

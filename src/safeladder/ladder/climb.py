@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safeladder.errors import CheckpointError, ConfigError
-from safeladder.ladder.recipe import Recipe, Rung, load_recipe
+from safeladder.errors import ConfigError, GateFailed
+from safeladder.ladder.recipe import Recipe, load_recipe
 from safeladder.ladder.recipe_files import dump_recipe
 from safeladder.ladder.run_dir import RunDir
 
@@ -42,6 +42,7 @@ def climb(
         run.open(dump_recipe(recipe), resume, {"versions": versions()})
         memory = stack.enter_context(MemoryWatch())
         climber = stack.enter_context(Climber.open(recipe, run, memory))
+        climber.check_gates()
         asyncio.run(climb_rungs(recipe, run, climber))
     return run.path
 
@@ -64,32 +65,23 @@ def choose_folder(recipe: Recipe, out: Path | None, resume: bool) -> Path:
 
 
 async def climb_rungs(recipe: Recipe, run: RunDir, climber: Climber) -> None:
-    """Every rung in order, then the summary and the report."""
+    """Every rung in order, then the summary and the report.
+
+    Raises:
+        GateFailed: a rung failed a gate, and its recipe says to stop.
+    """
+    from safeladder.ladder.gate_keeper import start_folder
     from safeladder.ladder.report import write_report
     from safeladder.ladder.summary import write_summary
 
     for rung in recipe.rungs:
         if run.rung_state(rung.name).get("status") == "done":
             climber.display.message(f"{rung.name}: done already")
-            continue
-        await climber.climb(rung, start_folder(recipe, rung, run, climber))
+        else:
+            await climber.climb(rung, start_folder(recipe, rung, run) or climber.initial())
+        if rung.on_failure == "stop" and run.rung_state(rung.name).get("accepted") is False:
+            raise GateFailed(f"rung {rung.name!r} failed a gate, and says to stop: "
+                             f"{run.rung_state(rung.name)['failure']}; "
+                             f"report: {write_report(run.path)}")
     write_summary(run, recipe, climber.memory.peak_bytes)
     climber.display.message(f"report: {write_report(run.path)}")
-
-
-def start_folder(recipe: Recipe, rung: Rung, run: RunDir, climber: Climber) -> Path | str:
-    """The checkpoint a rung starts from.
-
-    Raises:
-        CheckpointError: it starts from a rung that left none.
-    """
-    start = recipe.start_of(rung)
-    if start is None:
-        return climber.initial()
-    if start not in {other.name for other in recipe.rungs}:
-        return start
-    folder = run.checkpoint(start)
-    if not folder.is_dir():
-        raise CheckpointError(f"rung {rung.name!r} starts from {start!r}, which left no checkpoint "
-                              f"in {folder}")
-    return folder

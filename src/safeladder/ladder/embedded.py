@@ -76,6 +76,30 @@ VERIFIER_TEMPLATE = (
 """Turns as in :data:`CHAT_TEMPLATE`, with images and without a think tag to fill in."""
 
 
+SEEING_TEMPLATE = VERIFIER_TEMPLATE.replace(
+    "{% if message['role'] == 'assistant' %}" + ASSISTANT + "{% else %}",
+    "{% if message['role'] == 'assistant' %}" + ASSISTANT + " {% else %}").replace(
+    "{% if add_generation_prompt %}" + ASSISTANT, "{% if add_generation_prompt %}" + ASSISTANT
+    + " <think>")
+"""Turns as in :data:`CHAT_TEMPLATE`, with images."""
+
+
+def train_seeing_tokenizer(corpus: Iterable[str], vocab_size: int) -> Any:
+    """:func:`train_tokenizer` for a model that sees images."""
+    tokenizer = _with_images(train_tokenizer(corpus, vocab_size - len(IMAGE_TOKENS)))
+    tokenizer.chat_template = SEEING_TEMPLATE
+    return tokenizer
+
+
+def _with_images(tokenizer: Any) -> Any:
+    from tokenizers import AddedToken
+
+    tokens = [AddedToken(token, lstrip=True, normalized=False, special=True)
+              for token in IMAGE_TOKENS]
+    tokenizer.add_special_tokens({"additional_special_tokens": tokens})
+    return tokenizer
+
+
 def train_verifier_tokenizer(
     corpus: Iterable[str], vocab_size: int, labels: Iterable[str], images: bool,
 ) -> Any:
@@ -90,9 +114,7 @@ def train_verifier_tokenizer(
     tokenizer.add_tokens([AddedToken(label, single_word=True, normalized=False, special=False)
                           for label in labels])
     if images:
-        tokens = [AddedToken(token, lstrip=True, normalized=False, special=True)
-                  for token in IMAGE_TOKENS]
-        tokenizer.add_special_tokens({"additional_special_tokens": tokens})
+        tokenizer = _with_images(tokenizer)
     tokenizer.chat_template = VERIFIER_TEMPLATE
     return tokenizer
 

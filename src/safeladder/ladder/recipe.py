@@ -7,6 +7,7 @@ writes the resolved form into the run directory. Every key has one reader. A rec
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -14,7 +15,8 @@ from pydantic import Field, field_validator, model_validator
 from safeladder.config import StrictModel, apply_overrides, validate
 from safeladder.data.sources import SourceSpec
 from safeladder.data.stream import CurriculumSpec
-from safeladder.ladder.recipe_files import find_recipe, read_recipe
+from safeladder.ladder.gates import PREVIOUS, Gate, OnFailure, Retry
+from safeladder.ladder.recipe_files import find_recipe, merge, read_recipe
 from safeladder.train.rl import RLSettings
 from safeladder.train.sft import SFTSettings
 from safeladder.verifiers import VerifyPolicy
@@ -82,7 +84,22 @@ class RungBase(StrictModel):
         "", description="what a reader of this rung's figures must know (a noisy teacher, say); "
         "the report prints it in the same sentence")
     seed: int | None = Field(None, description="None: the recipe's")
+    gates: list[Gate] = Field(
+        default_factory=list, description="what its figures must be for the next rung to start "
+        "from its checkpoint")
+    on_failure: OnFailure = Field(
+        "keep_previous", description="of a gate: the next rung starts from what this one started "
+        "from; retry: train it again first; stop: end the climb")
+    retry: Retry | None = Field(None, description="with on_failure: retry")
     data: list[SourceSpec] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _gates_fit(self) -> RungBase:
+        if self.gates and not self.evaluate:
+            raise ValueError(f"rung {self.name!r} has gates, so it must be evaluated")
+        if (self.retry is not None) != (self.on_failure == "retry"):
+            raise ValueError(f"rung {self.name!r}: retry and on_failure: retry go together")
+        return self
 
 
 class SFTRung(RungBase):
@@ -150,16 +167,59 @@ class Recipe(StrictModel):
                              "rewards within their batch: set it to 'judge' or 'exclude'")
         return self
 
+    @model_validator(mode="after")
+    def _gates_fit(self) -> Recipe:
+        for rung in self.rungs:
+            attempt_of(rung, 1, 0)
+            for gate in rung.gates:
+                self._check_reference(rung, gate)
+        return self
+
+    def _check_reference(self, rung: Rung, gate: Gate) -> None:
+        """A gate compares with a rung that comes before and is evaluated."""
+        if gate.not_below is None:
+            return
+        name = self.start_of(rung) if gate.not_below == PREVIOUS else gate.not_below
+        before = [other.name for other in self.rungs[:self._index(rung)]]
+        if name not in before:
+            raise ValueError(f"rung {rung.name!r}: the gate on {gate.figure!r} compares with "
+                             f"{gate.not_below!r}, but no rung before it is that")
+        if not self.by_name[name].evaluate:
+            raise ValueError(f"rung {rung.name!r}: the gate on {gate.figure!r} compares with "
+                             f"{name!r}, which is not evaluated")
+
+    @property
+    def by_name(self) -> Mapping[str | None, Rung]:
+        """The rungs by their names."""
+        return {rung.name: rung for rung in self.rungs}
+
+    def _index(self, rung: Rung) -> int:
+        return [other.name for other in self.rungs].index(rung.name)
+
     def start_of(self, rung: Rung) -> str | None:
         """The rung name or folder that ``rung`` starts from; None: the recipe's model."""
         if rung.start_from is not None:
             return rung.start_from
-        climbed = [r.name for r in self.rungs[:self.rungs.index(rung)] if not r.baseline]
+        climbed = [r.name for r in self.rungs[:self._index(rung)] if not r.baseline]
         return climbed[-1] if climbed else None
 
     def seed_of(self, rung: Rung) -> int:
         """The seed of one rung."""
         return self.seed if rung.seed is None else rung.seed
+
+
+def attempt_of(rung: Rung, number: int, seed: int) -> Rung:
+    """The rung as its attempt ``number`` trains it: 0 as it stands, later ones with ``seed`` +
+    ``number`` and what ``retry`` overrides.
+
+    Raises:
+        ConfigError: the overridden settings are none; one line per problem.
+    """
+    if number == 0 or rung.retry is None:
+        return rung
+    data = merge(rung.settings.model_dump(), rung.retry.settings)
+    settings = validate(type(rung.settings), data, f"rung {rung.name!r}, retry.settings")
+    return rung.model_copy(update={"settings": settings, "seed": seed + number})
 
 
 def load_recipe(name: str, overrides: list[str]) -> Recipe:

@@ -43,7 +43,7 @@ def read_recipe(path: Path, folder: str = "") -> dict[str, Any]:
     """
     data = read_yaml(path)
     base = data.pop("extends", None)
-    return data if base is None else _merge(
+    return data if base is None else merge(
         read_recipe(find_recipe(str(base), folder), folder), data)
 
 
@@ -53,7 +53,7 @@ def dump_recipe(recipe: BaseModel) -> str:
     return text
 
 
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     """Mappings merge key by key, rungs by name (new ones come last); all else is replaced, and so
     is a mapping by one of another ``type``.
     """
@@ -62,12 +62,12 @@ def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
         old = merged.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
             other = "type" in value and value["type"] != old.get("type")
-            merged[key] = value if other else _merge(old, value)
+            merged[key] = value if other else merge(old, value)
         elif key == "rungs" and isinstance(old, list) and isinstance(value, list):
             rungs = {rung.get("name"): rung for rung in old}
             for rung in value:
                 known = rungs.get(rung.get("name"))
-                rungs[rung.get("name")] = _merge(known, rung) if known else rung
+                rungs[rung.get("name")] = merge(known, rung) if known else rung
             merged[key] = list(rungs.values())
         else:
             merged[key] = value

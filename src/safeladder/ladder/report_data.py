@@ -13,7 +13,13 @@ from safeladder.config import read_yaml
 from safeladder.errors import CheckpointError
 from safeladder.eval.items import EvalItem, Opinion, cluster_of, judge
 from safeladder.ladder.run_dir import RunDir
-from safeladder.ladder.summary import Figure, RungSummary, read_figures, read_summary
+from safeladder.ladder.summary import (
+    Figure,
+    RungSummary,
+    gate_states,
+    read_figures,
+    read_summary,
+)
 from safeladder.ladder.traces import TraceKey
 
 Row = Mapping[str, Any]
@@ -139,6 +145,7 @@ def _done_rungs(run: RunDir, manifest: Mapping[str, Any]) -> Iterator[tuple[str,
                 name=name, seconds=state["seconds"], steps=state["steps"],
                 tokens_trained=state.get("tokens_trained", 0),
                 tokens_sampled=state.get("tokens_sampled", 0), start=state.get("start", ""),
+                **gate_states(state),
                 eval=read_figures(path) if path.exists() else {})
 
 

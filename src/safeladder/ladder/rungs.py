@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from safeladder.algos.presets import build_algorithm
 from safeladder.data.stream import build_stream
 from safeladder.engine.base import Sampler, SamplingParams, Trainer
 from safeladder.engine.local.models import LoadedModel, save_checkpoint
 from safeladder.eval.evaluate import evaluate
-from safeladder.eval.metrics import evaluation_metrics
+from safeladder.eval.metrics import evaluation_metrics, suffix
+from safeladder.eval.statistics import Estimate
 from safeladder.files import write_text
 from safeladder.ladder.build import (
     Collector,
@@ -28,9 +30,11 @@ from safeladder.ladder.build import (
     load_prompts,
     supervised_rows,
 )
+from safeladder.ladder.gate_keeper import check_figures, judge_gates
+from safeladder.ladder.gates import GateOutcome, failures
 from safeladder.ladder.judges import CostWatch, judge_makers
 from safeladder.ladder.log import RungLog
-from safeladder.ladder.recipe import EvaluationSet, Recipe, RLRung, Rung, SFTRung
+from safeladder.ladder.recipe import EvaluationSet, Recipe, RLRung, Rung, SFTRung, attempt_of
 from safeladder.ladder.run_dir import RunDir
 from safeladder.ladder.summary import MemoryWatch
 from safeladder.ladder.traces import TraceKey, write_traces
@@ -42,7 +46,7 @@ from safeladder.train.rows import ShuffledRows
 from safeladder.train.sft import SFTRun, train_sft
 from safeladder.train.sinks import MetricSink, build_sinks
 from safeladder.train.state import Checkpoints, LoopState
-from safeladder.types import Prompt, Trajectory
+from safeladder.types import Prompt, Status, Trajectory
 from safeladder.verifiers import build_verifiers, check_routes, close_verifiers
 
 
@@ -97,26 +101,90 @@ class Climber:
         """The prompts that choices may look at."""
         return load_prompts(self.recipe.evaluation.validation)
 
+    def check_gates(self) -> None:
+        """Refuse gates on figures that the evaluation will not have.
+
+        Raises:
+            ConfigError: the first such gate.
+        """
+        if any(rung.gates for rung in self.recipe.rungs):
+            check_figures(self.recipe, self.figure_names())
+
+    def figure_names(self) -> set[str]:
+        """Names of the figures that an evaluation of this recipe can have."""
+        names = set()
+        for chosen, prompts in self.test_sets:
+            for temperature in self.recipe.evaluation.temperatures:
+                unanswered = [Trajectory(p, (), Status.ERROR_SAMPLER) for p in prompts]
+                names |= set(evaluation_metrics(unanswered, chosen.name, temperature))
+                names |= {name + suffix(chosen.name, temperature)
+                          for name in ("format", "truncated")}
+        return names
+
     async def climb(self, rung: Rung, start: Path | str) -> None:
-        """Run one rung from ``start`` (or its newest state) to its checkpoint."""
+        """Run one rung from ``start`` (or its newest state) to its checkpoint, again if it fails a
+        gate and may.
+        """
+        while not await self._attempt(rung, start):
+            pass
+
+    async def _attempt(self, rung: Rung, start: Path | str) -> bool:
+        """Train and evaluate once; whether the rung is done, be it that it failed for good."""
         began = time.monotonic()
+        before = self.run.rung_state(rung.name)
+        attempt = int(before.get("attempt", 0))
+        tried = attempt_of(rung, attempt, self.recipe.seed_of(rung))
         loaded = load_checkpoint(start, self.recipe)
         trainer = build_trainer(loaded, self.recipe.engine, self.run.path / "failures" / rung.name)
-        work = RungWork(self, rung, loaded, trainer)
-        state = await (work.sft(rung) if isinstance(rung, SFTRung) else work.rl(rung))
+        work = RungWork(self, tried, loaded, trainer)
+        state = await (work.sft(tried) if isinstance(tried, SFTRung) else work.rl(tried))
         figures = await work.evaluation() if rung.evaluate else {}
+        outcomes = judge_gates(self.recipe, rung, self.run, figures)
+        seconds = time.monotonic() - began
+        spent = float(before.get("seconds", 0.0)) + seconds
+        failed = failures(outcomes)
+        if failed and rung.retry is not None and attempt < rung.retry.attempts:
+            self._forget(work)
+            self.run.update_rung(rung.name, attempt=attempt + 1, seconds=spent, failed_attempts=[
+                *before.get("failed_attempts", []),
+                {"steps": state.next_step, "gates": [o.model_dump() for o in outcomes]}])
+            self.display.rung_finished(f"{seconds:.0f} s")
+            self.display.message(f"{rung.name}: {failed[0].reason}; attempt {attempt + 2} of "
+                                 f"{rung.retry.attempts + 1}")
+            return False
         if not self.run.checkpoint(rung.name).exists():
             await trainer.save_checkpoint(self.run.checkpoint(rung.name))
-        seconds = time.monotonic() - began
-        earlier = float(self.run.rung_state(rung.name).get("seconds", 0.0))
-        write_text(self.run.evaluation(rung.name), json.dumps(figures, indent=2))
+        write_text(self.run.evaluation(rung.name), json.dumps(
+            {name: asdict(figure) for name, figure in figures.items()}, indent=2))
         self.run.update_rung(
-            rung.name, status="done", seconds=earlier + seconds, steps=state.next_step,
+            rung.name, status="done", seconds=spent, steps=state.next_step,
             tokens_trained=state.tokens_trained, tokens_sampled=state.tokens_sampled,
             peak_rss_bytes=self.memory.peak_bytes, baseline=rung.baseline, start=str(start),
-            evaluation_judges=self.costs.since_last())
+            evaluation_judges=self.costs.since_last(), **_gate_entries(outcomes, start))
         work.checkpoints.clear()
         self.display.rung_finished(f"{seconds:.0f} s")
+        if failed:
+            self.display.message(f"{rung.name} failed a gate: {failed[0].reason}; what follows "
+                                 f"starts from {start}")
+        return True
+
+    def _forget(self, work: RungWork) -> None:
+        """Remove what a failed attempt left, before the manifest says that there is another: a
+        kill in between costs time, and mixes nothing.
+        """
+        work.checkpoints.clear()
+        for path in self.run.traces.glob(f"{work.rung.name}-train-step*.parquet"):
+            path.unlink()
+
+
+def _gate_entries(outcomes: Sequence[GateOutcome], start: Path | str) -> dict[str, Any]:
+    """What the manifest says of a rung that has gates."""
+    failed = failures(outcomes)
+    if not outcomes:
+        return {}
+    entries = {"gates": [outcome.model_dump() for outcome in outcomes], "accepted": not failed}
+    return entries if not failed else {
+        **entries, "failure": "; ".join(outcome.reason for outcome in failed), "kept": str(start)}
 
 
 @dataclass(frozen=True)
@@ -203,9 +271,9 @@ class RungWork:
         estimates = evaluation_metrics(trajectories)
         return {name: e.value for name, e in estimates.items() if e.value is not None}
 
-    async def evaluation(self) -> dict[str, object]:
+    async def evaluation(self) -> dict[str, Estimate]:
         """Every set at every temperature; traces are written beside."""
-        figures: dict[str, object] = {}
+        figures: dict[str, Estimate] = {}
         for number, (chosen, prompts) in enumerate(self.climber.test_sets):
             for temperature in self.climber.recipe.evaluation.temperatures:
                 sampler = await self.trainer.sampler()
@@ -213,8 +281,7 @@ class RungWork:
                                                   self._params(temperature, number))
                 write_traces(self.climber.run.traces,
                              TraceKey(self.rung.name, -1, chosen.name, temperature), trajectories)
-                estimates = evaluation_metrics(trajectories, chosen.name, temperature)
-                figures |= {name: asdict(e) for name, e in estimates.items()}
+                figures |= evaluation_metrics(trajectories, chosen.name, temperature)
         return figures
 
     async def _judged(

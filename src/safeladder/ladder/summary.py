@@ -21,6 +21,7 @@ import safeladder
 from safeladder.config import StrictModel, validate
 from safeladder.errors import CheckpointError
 from safeladder.files import write_text
+from safeladder.ladder.gates import GateOutcome
 from safeladder.ladder.run_dir import RunDir
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ class RungSummary(StrictModel):
     tokens_trained: int = Field(default=0, ge=0)
     tokens_sampled: int = Field(default=0, ge=0)
     start: str = Field(default="", description="the checkpoint it started from")
+    attempts: int = Field(default=1, ge=1, description="how often it was trained; steps, tokens "
+                          "and figures are of the last time")
+    gates: list[GateOutcome] = Field(default_factory=list, description="what became of its gates")
+    accepted: bool = Field(default=True, description="False: it failed a gate, and what follows "
+                           "starts from where it started")
     eval: dict[str, Figure]
 
 
@@ -110,7 +116,13 @@ def _rung_summary(run: RunDir, name: str, evaluated: bool) -> RungSummary:
         name=name, seconds=state["seconds"], steps=state["steps"],
         tokens_trained=state.get("tokens_trained", 0),
         tokens_sampled=state.get("tokens_sampled", 0), start=state.get("start", ""),
-        eval=read_figures(run.evaluation(name)) if evaluated else {})
+        **gate_states(state), eval=read_figures(run.evaluation(name)) if evaluated else {})
+
+
+def gate_states(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest says of a rung's gates, as :class:`RungSummary` has it."""
+    return {"attempts": state.get("attempt", 0) + 1, "gates": state.get("gates", []),
+            "accepted": state.get("accepted", True)}
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
