@@ -71,6 +71,7 @@ async def climb_rungs(recipe: Recipe, run: RunDir, climber: Climber) -> None:
         GateFailed: a rung failed a gate, and its recipe says to stop.
     """
     from safeladder.ladder.gate_keeper import start_folder
+    from safeladder.ladder.ladder_findings import rung_differences
     from safeladder.ladder.report import write_report
     from safeladder.ladder.summary import write_summary
 
@@ -83,5 +84,5 @@ async def climb_rungs(recipe: Recipe, run: RunDir, climber: Climber) -> None:
             raise GateFailed(f"rung {rung.name!r} failed a gate, and says to stop: "
                              f"{run.rung_state(rung.name)['failure']}; "
                              f"report: {write_report(run.path)}")
-    write_summary(run, recipe, climber.memory.peak_bytes)
+    write_summary(run, recipe, climber.memory.peak_bytes, rung_differences(run.path))
     climber.display.message(f"report: {write_report(run.path)}")

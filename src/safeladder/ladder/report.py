@@ -8,8 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from safeladder.files import write_text
+from safeladder.ladder.ladder_findings import differences, is_ladder
 from safeladder.ladder.report_data import RunData, load_run
+from safeladder.ladder.report_ladder import ladder_charts
 from safeladder.ladder.report_monitor import judge_rows, monitor_charts, monitor_rows
+from safeladder.ladder.report_requests import (
+    difference_rows,
+    gate_rows,
+    ladder_headline,
+    ladder_tiles,
+    requests,
+)
 from safeladder.ladder.report_sections import (
     accuracy_charts,
     behaviour_charts,
@@ -57,8 +66,9 @@ def write_report(run_dir: Path) -> Path:
 
 def context(data: RunData) -> dict[str, Any]:
     """All that the page shows, by the names its template uses."""
-    main = main_comparisons(data)
+    main, ladder = main_comparisons(data), is_ladder(data)
     sections = {
+        "ladder": ladder_charts(data),
         "accuracy": accuracy_charts(data), "supervised": supervised_charts(data),
         "learning": list(learning_charts(data)), "rl": rl_charts(data),
         "monitor": monitor_charts(data),
@@ -68,11 +78,16 @@ def context(data: RunData) -> dict[str, Any]:
     return {
         "name": data.recipe["name"], "description": data.recipe.get("description", ""),
         "run_name": data.run.path.resolve().name, "finished": data.finished,
-        "headline": headline(data, main), "tiles": tiles(data, main),
+        "ladder": ladder,
+        "headline": ladder_headline(data) if ladder else headline(data, main),
+        "tiles": ladder_tiles(data) if ladder else tiles(data, main),
+        "gate_rows": gate_rows(data), "requests": requests(data),
+        "difference_rows": difference_rows(differences(data)),
         "charts": _for_script(charts), "sections": sections,
         "comparisons": comparison_tables(data, main), "plateaus": plateau_lines(data),
         "monitor_rows": monitor_rows(data), "judge_rows": judge_rows(data),
-        "gap_rows": gap_rows(data), "rules": rule_lines(data), "puzzles": puzzles(data),
+        "gap_rows": gap_rows(data), "rules": rule_lines(data),
+        "puzzles": [] if ladder else puzzles(data),
         "tables": figure_tables(data), "cost_rows": cost_rows(data),
         "abstentions": abstention_rows(data), "versions": data.manifest.get("versions", {}),
         "recipe_text": data.run.recipe.read_text(encoding="utf-8")}

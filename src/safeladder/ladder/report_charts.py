@@ -121,12 +121,13 @@ def interval_chart(
 
 
 def _points(
-    label: str, colour: int, points: Sequence[tuple[float, str, Figure]],
+    label: str, colour: int, points: Sequence[tuple[float, str, Figure]], percent: bool = True,
 ) -> dict[str, Any]:
     values = [figure.value or 0.0 for _, _, figure in points]
     bounds = [figure.ci95 or (value, value)
               for (_, _, figure), value in zip(points, values, strict=True)]
-    texts = [f"{column}: {figure_text(figure)}, n = {figure.n}" for _, column, figure in points]
+    texts = [f"{column}: {figure_text(figure, percent)}, n = {figure.n}"
+             for _, column, figure in points]
     return {
         "type": "scatter", "mode": "markers", "name": label, "x": [x for x, _, _ in points],
         "y": values, "text": texts, "hovertemplate": "%{text}<extra>" + label + "</extra>",
@@ -135,6 +136,30 @@ def _points(
                     "width": 6,
                     "array": [high - v for (_, high), v in zip(bounds, values, strict=True)],
                     "arrayminus": [v - low for (low, _), v in zip(bounds, values, strict=True)]}}
+
+
+def bar_chart(
+    chart_id: str, title: str, note: str, columns: Sequence[str],
+    rows: Sequence[tuple[str, int, Mapping[str, Figure]]], percent: bool = True,
+) -> Chart | None:
+    """Bars with 95% intervals: a group per column, a bar per series. ``rows`` as in
+    :func:`interval_chart`; None if no series has a figure.
+    """
+    data = []
+    for label, colour, figures in rows:
+        points = [(0.0, name, figures[name]) for name in columns
+                  if name in figures and figures[name].value is not None]
+        if points:
+            trace = _points(label, colour, points, percent)
+            data.append({**trace, "type": "bar", "x": [name for _, name, _ in points],
+                         "marker": {"color": f"@s{colour}/70"}})
+            data[-1].pop("mode")
+    layout = _layout(Axes(x="", percent=percent, y_range=(0, 1.05) if percent else None,
+                          from_zero=not percent))
+    layout |= {"barmode": "group", "bargap": 0.25}
+    layout["xaxis"] |= {"showgrid": False, "categoryarray": list(columns), "tickangle": -20,
+                        "categoryorder": "array"}
+    return Chart(chart_id, title, note, data, layout) if data else None
 
 
 def stacked_share_chart(

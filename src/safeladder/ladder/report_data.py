@@ -50,6 +50,11 @@ class RungEntry:
         """Its evaluated figures; none before it is done."""
         return self.summary.eval if self.summary else {}
 
+    @property
+    def accepted(self) -> bool:
+        """Whether no gate holds it back."""
+        return self.summary is None or self.summary.accepted
+
 
 @dataclass(frozen=True)
 class RunData:
@@ -182,6 +187,7 @@ def read_trace(path: Path) -> list[Row]:
         for row in rows:
             for column in ("reference", "meta", "verdicts", "parts"):
                 row[column] = json.loads(row[column])
+            row["media"] = json.loads(row.get("media") or "[]")
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: no trace file ({error}); remove it to go on") from error
     return list(rows)

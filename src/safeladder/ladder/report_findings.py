@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -212,11 +212,13 @@ class Shown(NamedTuple):
 
 def shown_prompts(
     data: RunData, rungs: Sequence[RungEntry], count: int, split: str = "test",
+    kind: Callable[[EvalItem], str] = accuracy_name,
 ) -> list[Shown]:
     """The same prompts answered by several rungs, greedy.
 
     They are chosen by their ids alone, so no answer can influence the choice: ordered by the
-    SHA-256 of the id, numbers of people (or sources) taking turns.
+    SHA-256 of the id, kinds (numbers of people, or sources) taking turns in the order of their
+    names.
     """
     tables = [{row["prompt_id"]: row for row in data.evaluations.get((rung.name, split, 0.0), ())}
               for rung in rungs]
@@ -225,7 +227,7 @@ def shown_prompts(
     common = [row for key, row in tables[-1].items() if all(key in table for table in tables)]
     kinds: dict[str, list[Row]] = {}
     for row in sorted(common, key=lambda row: _digest(row["prompt_id"])):
-        kinds.setdefault(accuracy_name(item_of_row(row)), []).append(row)
+        kinds.setdefault(kind(item_of_row(row)), []).append(row)
     queues = [queue for _, queue in sorted(kinds.items())]
     turns = [queue[i] for i in range(max(map(len, queues), default=0))
              for queue in queues if i < len(queue)]

@@ -16,6 +16,7 @@ KINDS: Mapping[str, str] = {
     "between": "{0} with {1}",
     "agreement": "{0} with {1}, which is not rewarded",
     "gap": "{0} above {1}, which is not rewarded",
+    "task_gap": "{0}: {1} above {2}, which is not rewarded",
 }
 """Kind of a ``monitor/`` metric -> what it says, of its names."""
 
@@ -32,6 +33,9 @@ def _charts(data: RunData, rung: RungEntry) -> Iterator[Chart]:
         ("gap", f"Rewarded parts above independent verifiers in {rung.name}",
          "Mean of a part minus mean of a verifier that is never rewarded. A gap that opens while "
          "the reward rises: the policy learns the verifier, not the task.", Axes(y="score")),
+        ("task_gap", f"The same gap by family in {rung.name}",
+         "Only the prompts of one task. A family that opens alone is where the verifier is "
+         "fooled.", Axes(y="score")),
         ("agreement", f"Agreement with independent verifiers in {rung.name}",
          "Correlation within each prompt's responses. It should stay up.",
          Axes(y="correlation", y_range=(-1.05, 1.05))),
@@ -57,7 +61,7 @@ def monitor_rows(data: RunData) -> list[dict[str, str]]:
                 quarter = max(len(series.values) // 4, 1)
                 rows.append({
                     "rung": rung.name, "what": text.format(*_parted(metric)),
-                    "kind": "difference" if kind == "gap" else "correlation",
+                    "kind": "difference" if kind.endswith("gap") else "correlation",
                     "start": f"{_mean(series, slice(quarter)):+.2f}",
                     "end": f"{_mean(series, slice(-quarter, None)):+.2f}",
                     "steps": f"{len(series.values):,}"})

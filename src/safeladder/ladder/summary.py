@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -56,18 +56,38 @@ class RungSummary(StrictModel):
     eval: dict[str, Figure]
 
 
+class Difference(StrictModel):
+    """A figure of one rung minus that of another, paired prompt by prompt
+    (:class:`safeladder.eval.statistics.PairedDifference`).
+    """
+
+    before: str = Field(description="a rung's name")
+    after: str = Field(description="a rung's name; the value is after minus before")
+    figure: str = Field(description="with its suffix")
+    value: float | None = Field(description="None: nothing was judged on both sides")
+    n: int = Field(ge=0, description="prompts judged on both sides")
+    ci95: tuple[float, float] | None
+    unjudged: int = Field(default=0, ge=0)
+    clusters: int = Field(default=0, ge=0)
+
+
 class Summary(StrictModel):
     """The whole file."""
 
     recipe: str
     rungs: list[RungSummary]
     baselines: list[RungSummary]
+    comparisons: list[Difference] = Field(
+        default_factory=list, description="every rung against the one it goes on from, and the "
+        "last that stands against every baseline, by the macro figures")
     total_seconds: float = Field(ge=0, description="sum over rungs and baselines")
     peak_rss_bytes: int = Field(ge=0, description="over the process tree; see MemoryWatch")
     versions: dict[str, str]
 
 
-def write_summary(run: RunDir, recipe: Recipe, peak_rss_bytes: int) -> Summary:
+def write_summary(
+    run: RunDir, recipe: Recipe, peak_rss_bytes: int, comparisons: Sequence[Difference] = (),
+) -> Summary:
     """Gather what the rungs left and write ``summary.json``, whole or not at all.
 
     Raises:
@@ -81,6 +101,7 @@ def write_summary(run: RunDir, recipe: Recipe, peak_rss_bytes: int) -> Summary:
         recipe=recipe.name,
         rungs=[parts[rung.name] for rung in recipe.rungs if not rung.baseline],
         baselines=[parts[rung.name] for rung in recipe.rungs if rung.baseline],
+        comparisons=list(comparisons),
         total_seconds=sum(part.seconds for part in parts.values()),
         peak_rss_bytes=max([peak_rss_bytes, *earlier]), versions=manifest["versions"])
     write_text(run.summary, json.dumps(summary.model_dump(mode="json"), indent=2) + "\n")

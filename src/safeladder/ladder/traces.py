@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safeladder.data.images import encoded
 from safeladder.files import atomic_file
-from safeladder.types import Trajectory
+from safeladder.types import Media, Trajectory
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class TraceKey:
 
 
 def write_traces(folder: Path, key: TraceKey, trajectories: Iterable[Trajectory]) -> Path:
-    """Write one file, replacing it whole; the columns are those of :func:`trace_row`.
+    """Write one file, replacing it whole; the columns are those of :func:`trace_row`. Of an
+    evaluation, the images of the prompts are kept as well, for the report.
 
     Raises:
         StorageError: the disk is full or the folder is read-only.
@@ -38,12 +40,28 @@ def write_traces(folder: Path, key: TraceKey, trajectories: Iterable[Trajectory]
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = folder / key.filename
+    path, trajectories = folder / key.filename, list(trajectories)
     rows = [trace_row(key, trajectory) for trajectory in trajectories]
+    if key.step < 0:
+        rows = [{**row, "media": json.dumps([_stored(media, folder) for media in t.prompt.media])}
+                for row, t in zip(rows, trajectories, strict=True)]
     table = pa.Table.from_pylist(rows, schema=_schema(pa))
     with atomic_file(path) as temporary:
         pq.write_table(table, temporary)
     return path
+
+
+def _stored(media: Media, folder: Path) -> str:
+    """Where the image of an evaluation prompt lies: its own path, or ``media/<hash>.png`` beside
+    the traces, written once.
+    """
+    if media.path is not None:
+        return str(Path(media.path).resolve())
+    name = f"media/{media.digest}.png"
+    if not (folder / name).exists():
+        with atomic_file(folder / name) as temporary:
+            temporary.write_bytes(encoded(media))
+    return name
 
 
 def trace_row(key: TraceKey, trajectory: Trajectory) -> dict[str, Any]:
@@ -64,7 +82,7 @@ def trace_row(key: TraceKey, trajectory: Trajectory) -> dict[str, Any]:
         "error": trajectory.error, "verdicts": json.dumps(verdicts),
         "reward_total": None if reward is None else reward.total,
         "parts": json.dumps(dict(reward.parts) if reward else {}),
-        "num_tokens": trajectory.num_tokens,
+        "num_tokens": trajectory.num_tokens, "media": "[]",
     }
 
 
@@ -74,5 +92,5 @@ def _schema(pa: Any) -> Any:
              "num_tokens": pa.int64()}
     names = ("rung", "step", "split", "temperature", "prompt_id", "source", "task", "prompt_text",
              "response", "reference", "meta", "status", "error", "verdicts", "reward_total",
-             "parts", "num_tokens")
+             "parts", "num_tokens", "media")
     return pa.schema([(name, kinds.get(name, text)) for name in names])

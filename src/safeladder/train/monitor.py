@@ -39,6 +39,9 @@ def monitor_metrics(groups_P: Sequence[Group]) -> dict[str, float]:
     ``monitor/gap/<part>/<monitor>``            mean of the part - mean of the monitor; on one
                                                 scale it says how much better the response looks
                                                 to the rewarded verifier
+    ``monitor/task_gap/<task>/<part>/<mon.>``   the same gap among the prompts of one task, in a
+                                                rollout of several: a verifier that is fooled in
+                                                one family only is hardly seen in the mean of all
     ==========================================  ============================================
     """
     parts = {name: _part(name) for name in _names(groups_P, "parts")}
@@ -49,6 +52,12 @@ def monitor_metrics(groups_P: Sequence[Group]) -> dict[str, float]:
         for other, monitor in monitors.items():
             found[f"monitor/agreement/{name}/{other}"] = _correlation(groups_P, part, monitor)
             found[f"monitor/gap/{name}/{other}"] = _gap(groups_P, part, monitor)
+    tasks = list(dict.fromkeys(group.prompt.task for group in groups_P))
+    for task in tasks if len(tasks) > 1 else ():
+        mine = [group for group in groups_P if group.prompt.task == task]
+        for name, part in parts.items():
+            for other, monitor in monitors.items():
+                found[f"monitor/task_gap/{task}/{name}/{other}"] = _gap(mine, part, monitor)
     for (name, part), (other, second) in combinations(parts.items(), 2):
         found[f"monitor/between/{name}/{other}"] = _correlation(groups_P, part, second)
     return {name: value for name, value in found.items() if value is not None}

@@ -1,0 +1,213 @@
+"""The pictures of a whole ladder: where every checkpoint stands, and what it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from safeladder.eval.metrics import suffix
+from safeladder.eval.microworld import MACROS, SHARES
+from safeladder.ladder.ladder_findings import is_ladder
+from safeladder.ladder.report_charts import (
+    Axes,
+    Chart,
+    Line,
+    bar_chart,
+    line_chart,
+    rung_colours,
+)
+from safeladder.ladder.report_data import RunData, RungEntry
+from safeladder.ladder.report_sections import heat_label, split_label, split_order
+from safeladder.ladder.summary import Figure
+
+BALANCE = ("benign_compliance", "over_refusal", "bare_refusal", "value")
+THOUGHTS = ("names_risk_first", "unsafe_thinking")
+CALIBRATION = ("reliability", "false_certain", "coverage", "ece")
+"""Figures of stated confidence, shown where a run has them."""
+MAX_CONFIDENCE = 10
+
+
+def ladder_charts(data: RunData) -> list[Chart]:
+    """All charts of the section; none for a run without the figures of a ladder."""
+    if not is_ladder(data):
+        return []
+    return [chart for chart in (evolution_chart(data), *_figure_charts(data), _calibration(data),
+                                *_multipliers(data)) if chart]
+
+
+def evolution_chart(data: RunData) -> Chart | None:
+    """Capability (x) against safety (y): a point per checkpoint, arrows between those that stand,
+    and the validations between them.
+    """
+    rungs = [rung for rung in data.rungs if {"capability", "safety"} <= rung.figures.keys()
+             and None not in (_value(rung, "capability"), _value(rung, "safety"))]
+    if not rungs:
+        return None
+    climbed = [rung for rung in rungs if not rung.baseline and rung.accepted]
+    groups = (("rungs", 2, "circle", climbed),
+              ("held back by a gate", 5, "x-open",
+               [rung for rung in rungs if not rung.baseline and not rung.accepted]),
+              ("baselines", 1, "diamond-open", [rung for rung in rungs if rung.baseline]))
+    points = [_checkpoints(*group) for group in groups if group[3]]
+    traces = [*_validations(data), *points]
+    x, y = ([v for t in traces for v in t[axis]] for axis in ("x", "y"))
+    span = max(max(x) - min(x), max(y) - min(y), 0.1)
+    ranges = [_range(values, span) for values in (x, y)]
+    start = (climbed or rungs)[0]
+    first = _value(start, "capability") or 0.0, _value(start, "safety") or 0.0
+    diagonal = {"type": "scatter", "mode": "lines", "name": "both alike (45\u00b0)",
+                "x": [first[0], first[0] + 2 * span], "y": [first[1], first[1] + 2 * span],
+                "hoverinfo": "skip", "line": {"color": "@s0/50", "dash": "dot", "width": 1.5}}
+    layout: dict[str, Any] = {
+        "height": 460, "annotations": _arrows(climbed),
+        "xaxis": {"title": {"text": "capability"}, "tickformat": ".0%", "range": ranges[0],
+                  "zeroline": False, "constrain": "domain"},
+        "yaxis": {"title": {"text": "safety"}, "tickformat": ".0%", "range": ranges[1],
+                  "zeroline": False, "scaleanchor": "x", "constrain": "domain"}}
+    return Chart("evolution", "The way up", "Every checkpoint on held-out prompts, greedy, with "
+                 "95% intervals; small points are validations while a rung trains (other prompts, "
+                 "no intervals). Along the dotted line both grow alike.",
+                 [diagonal, *traces], layout)
+
+
+def _range(values: Sequence[float], span: float) -> list[float]:
+    middle = (max(values) + min(values)) / 2
+    return [middle - 0.72 * span, middle + 0.72 * span]
+
+
+def _value(rung: RungEntry, name: str) -> float | None:
+    return rung.figures[name].value
+
+
+def _checkpoints(
+    label: str, colour: int, symbol: str, rungs: Sequence[RungEntry],
+) -> dict[str, Any]:
+    x, y = ([rung.figures[name] for rung in rungs] for name in ("capability", "safety"))
+    return {
+        "type": "scatter", "mode": "markers+text", "name": label,
+        "x": [figure.value for figure in x], "y": [figure.value for figure in y],
+        "text": [rung.name for rung in rungs], "textposition": "bottom right",
+        "hovertemplate": "%{text}: capability %{x:.1%}, safety %{y:.1%}<extra></extra>",
+        "marker": {"size": 12, "color": f"@s{colour}", "symbol": symbol},
+        "error_x": _errors(x, colour), "error_y": _errors(y, colour)}
+
+
+def _errors(figures: Sequence[Figure], colour: int) -> dict[str, Any]:
+    bounds = [(f.value or 0.0, *(f.ci95 or (f.value or 0.0, f.value or 0.0))) for f in figures]
+    return {"type": "data", "symmetric": False, "color": f"@s{colour}/50", "thickness": 1.5,
+            "width": 4, "array": [high - value for value, _, high in bounds],
+            "arrayminus": [value - low for value, low, _ in bounds]}
+
+
+def _arrows(rungs: Sequence[RungEntry]) -> list[dict[str, Any]]:
+    ends = [(_value(rung, "capability"), _value(rung, "safety")) for rung in rungs]
+    return [{"x": x, "y": y, "ax": ax, "ay": ay, "xref": "x", "yref": "y", "axref": "x",
+             "ayref": "y", "text": "", "showarrow": True, "arrowhead": 3, "arrowwidth": 1.8,
+             "arrowcolor": "@s2/70", "standoff": 8, "startstandoff": 8}
+            for (ax, ay), (x, y) in pairwise(ends) if (ax, ay) != (x, y)]
+
+
+def _validations(data: RunData) -> Iterator[dict[str, Any]]:
+    colours = rung_colours(data)
+    for rung in data.rungs:
+        x, y = (data.series(rung.name, name, evaluation=True) for name in ("capability", "safety"))
+        both = [(step, x.values[x.steps.index(step)], safety)
+                for step, safety in zip(*y, strict=True) if step in x.steps]
+        if both:
+            yield {"type": "scatter", "mode": "lines+markers", "name": f"while {rung.name} trains",
+                   "x": [c for _, c, _ in both], "y": [s for _, _, s in both],
+                   "text": [f"step {step}" for step, _, _ in both],
+                   "hovertemplate": "%{text}: capability %{x:.1%}, safety %{y:.1%}<extra>"
+                                    f"{rung.name}, validation</extra>",
+                   "line": {"color": f"@s{colours[rung.name]}/50", "width": 1},
+                   "marker": {"size": 5, "color": f"@s{colours[rung.name]}/50"}}
+
+
+def _figure_charts(data: RunData) -> Iterator[Chart | None]:
+    rungs, colours = [*data.climbed, *data.baselines], rung_colours(data)
+    taken = {(split, heat) for _, split, heat in data.evaluations}
+    for split, heat in sorted(taken, key=lambda kind: split_order(*kind)):
+        end, where = suffix(split, heat), f"{split_label(split)}, {heat_label(heat)}"
+        rows = [(rung.name, colours[rung.name],
+                 {label(name): rung.figures[name + end] for name in (*MACROS, *SHARES)
+                  if name + end in rung.figures}) for rung in rungs]
+        for key, (title, names, note) in _GROUPS.items():
+            yield bar_chart(f"{key}{end}", f"{title} \u2013 {where}", note,
+                            [name for name in map(label, names)
+                             if any(name in figures for _, _, figures in rows)], rows)
+    tokens = [(rung.name, colours[rung.name], {"tokens per answer": rung.figures[TOKENS]})
+              for rung in rungs if TOKENS in rung.figures]
+    yield bar_chart("tokens", "Tokens per answer", "Mean of sampled tokens, thoughts included; "
+                    "test split, greedy.", ["tokens per answer"], tokens, percent=False)
+
+
+TOKENS = "tokens_per_answer"
+_GROUPS: Mapping[str, tuple[str, Sequence[str], str]] = {
+    "capability": ("Capability", ("capability", *MACROS["capability"]),
+                   "Right answers by family; capability is the mean of the families."),
+    "safety": ("Safety", ("safety", *MACROS["safety"]),
+               "Harmful requests that are handled safely: a warning that names the hazard, a safe "
+               "way, or a refusal."),
+    "balance": ("What safety must not cost", BALANCE,
+                "Harmless requests that get help, and that are refused; refusals that say nothing "
+                "else among safe answers; right verdicts on dilemmas."),
+    "thoughts": ("Thoughts about harmful requests", THOUGHTS,
+                 "Those that conclude the actual hazard before the answer begins, and those that "
+                 "hold unguarded steps themselves.")}
+
+
+def label(name: str) -> str:
+    """A figure's name as a reader sees it."""
+    return name.replace("_", " ")
+
+
+def _calibration(data: RunData) -> Chart | None:
+    """How often answers of a stated confidence are right, by rung; drawn from the verdicts that
+    have the parts ``confidence`` (0 to 10) and ``accuracy``.
+    """
+    colours, lines = rung_colours(data), []
+    for (rung, split, heat), rows in sorted(data.evaluations.items()):
+        rights: dict[float, list[float]] = {}
+        for row in rows:
+            for verdict in row["verdicts"].values():
+                parts = verdict.get("parts") or {}
+                if {"confidence", "accuracy"} <= parts.keys() and not verdict.get("monitor"):
+                    rights.setdefault(parts["confidence"], []).append(parts["accuracy"])
+        if rights and not heat and rung in colours:
+            stated = sorted(rights)
+            lines.append({
+                "type": "scatter", "mode": "lines+markers", "name": f"{rung}, {label(split)}",
+                "x": [c / MAX_CONFIDENCE for c in stated],
+                "y": [sum(rights[c]) / len(rights[c]) for c in stated],
+                "text": [f"n = {len(rights[c])}" for c in stated],
+                "hovertemplate": "confidence %{x:.0%}: right %{y:.1%}, %{text}<extra></extra>",
+                "line": {"color": f"@s{colours[rung]}"}})
+    if not lines:
+        return None
+    diagonal = {"type": "scatter", "mode": "lines", "x": [0, 1], "y": [0, 1], "hoverinfo": "skip",
+                "name": "perfectly calibrated", "line": {"color": "@s0", "dash": "dot"}}
+    axis = {"tickformat": ".0%", "range": [-0.03, 1.05], "zeroline": False}
+    return Chart("calibration", "Stated confidence", "How often answers of each confidence are "
+                 "right. Under the dotted line the model is too sure.", [diagonal, *lines],
+                 {"xaxis": {**axis, "title": {"text": "confidence"}},
+                  "yaxis": {**axis, "title": {"text": "share right"}}})
+
+
+def _multipliers(data: RunData) -> Iterator[Chart | None]:
+    rungs, colours = [*data.climbed, *data.baselines], rung_colours(data)
+    yield bar_chart(
+        "certainty", "Figures of stated confidence", "Test split, greedy.", CALIBRATION,
+        [(rung.name, colours[rung.name],
+          {name: rung.figures[name] for name in CALIBRATION if name in rung.figures})
+         for rung in rungs])
+    for rung in data.of_kind("rl"):
+        names = [name for name in data.metric_names(rung.name)
+                 if (name.startswith("constraint/") and name.endswith("/multiplier"))
+                 or "lambda" in name.split("/")]
+        lines = [Line(name.removeprefix("constraint/").removesuffix("/multiplier"),
+                      data.series(rung.name, name), (1 + i) % 7, smooth=False)
+                 for i, name in enumerate(names)]
+        yield line_chart(f"lambda-{rung.name}", f"Price of the constraints in {rung.name}",
+                         "The multiplier (lambda) of every constraint: it grows while the "
+                         "constraint is violated.", lines, Axes(y="lambda", from_zero=True))
