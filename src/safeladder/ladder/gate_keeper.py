@@ -18,9 +18,10 @@ def standing_start(recipe: Recipe, rung: Rung, run: RunDir) -> str | None:
     started from itself. A rung's name, a checkpoint's place, or None: the recipe's model.
     """
     start = recipe.start_of(rung)
-    while start in recipe.by_name and run.rung_state(start).get("accepted") is False:
-        start = recipe.start_of(recipe.by_name[start])
-    return start
+    other = recipe.by_name.get(start or "")
+    if other is None or run.rung_state(other.name).get("accepted") is not False:
+        return start
+    return standing_start(recipe, other, run)
 
 
 def start_folder(recipe: Recipe, rung: Rung, run: RunDir) -> Path | str | None:
@@ -30,7 +31,7 @@ def start_folder(recipe: Recipe, rung: Rung, run: RunDir) -> Path | str | None:
         CheckpointError: it starts from a rung that left none.
     """
     start = standing_start(recipe, rung, run)
-    if start not in recipe.by_name:
+    if start is None or start not in recipe.by_name:
         return start
     folder = run.checkpoint(start)
     if not folder.is_dir():
@@ -52,18 +53,16 @@ def _reference(
     """The rung that ``not_below`` means, with its figure; None where there is none."""
     if gate.not_below is None:
         return None
-    name: str | None = gate.not_below
-    if gate.not_below == PREVIOUS:
-        name = standing_start(recipe, rung, run)
-    while name in recipe.by_name:
-        path = run.evaluation(name)
-        found = read_figures(path) if path.exists() else {}
-        if gate.figure in found:
-            return name, found[gate.figure]
-        if gate.not_below != PREVIOUS:
-            break
-        name = standing_start(recipe, recipe.by_name[name], run)
-    return None
+    previous = gate.not_below == PREVIOUS
+    name = standing_start(recipe, rung, run) if previous else gate.not_below
+    other = recipe.by_name.get(name or "")
+    if other is None:
+        return None
+    path = run.evaluation(other.name)
+    found = read_figures(path) if path.exists() else {}
+    if gate.figure in found:
+        return other.name, found[gate.figure]
+    return _reference(recipe, other, run, gate) if previous else None
 
 
 def check_figures(recipe: Recipe, known: Collection[str]) -> None:

@@ -100,7 +100,8 @@ def judge_gate(
         passed, reason = None, f"{gate.figure} is {value:.3g}; {rule}"
     else:
         passed = value <= bound if gate.maximum is not None else value >= bound
-        side = "within" if passed else "above" if gate.maximum is not None else "below"
+        side = "above" if gate.maximum is not None else "below"
+        side = f"not {side}" if passed else side
         reason = f"{gate.figure} is {value:.3g}, {side} {rule}"
     return GateOutcome(figure=gate.figure, rule=rule, value=value, bound=bound, passed=passed,
                        reason=reason)

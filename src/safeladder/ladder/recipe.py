@@ -189,7 +189,7 @@ class Recipe(StrictModel):
                              f"{name!r}, which is not evaluated")
 
     @property
-    def by_name(self) -> Mapping[str | None, Rung]:
+    def by_name(self) -> Mapping[str, Rung]:
         """The rungs by their names."""
         return {rung.name: rung for rung in self.rungs}
 

@@ -44,6 +44,8 @@ class Chart:
     note: str
     data: list[dict[str, Any]] = field(repr=False)
     layout: dict[str, Any] = field(repr=False)
+    wide: bool = False
+    """Whether it takes a whole row of the page."""
 
 
 @dataclass(frozen=True)
@@ -151,13 +153,15 @@ def bar_chart(
                   if name in figures and figures[name].value is not None]
         if points:
             trace = _points(label, colour, points, percent)
+            texts = trace.pop("text")
             data.append({**trace, "type": "bar", "x": [name for _, name, _ in points],
-                         "marker": {"color": f"@s{colour}/70"}})
+                         "hovertext": texts, "hovertemplate": "%{hovertext}<extra></extra>",
+                         "marker": {"color": f"@s{colour}/80"}})
             data[-1].pop("mode")
     layout = _layout(Axes(x="", percent=percent, y_range=(0, 1.05) if percent else None,
                           from_zero=not percent))
-    layout |= {"barmode": "group", "bargap": 0.25}
-    layout["xaxis"] |= {"showgrid": False, "categoryarray": list(columns), "tickangle": -20,
+    layout |= {"barmode": "group", "bargap": 0.25, "showlegend": len(rows) > 1}
+    layout["xaxis"] |= {"showgrid": False, "categoryarray": list(columns),
                         "categoryorder": "array"}
     return Chart(chart_id, title, note, data, layout) if data else None
 
@@ -215,6 +219,6 @@ def rung_colours(data: RunData) -> dict[str, int]:
     """The colour each rung keeps through the whole report."""
     climbed = [rung.name for rung in data.rungs if not rung.baseline]
     others = [rung.name for rung in data.rungs if rung.baseline]
-    colours = {name: (0, 6)[i % 2] for i, name in enumerate(reversed(climbed[:-2]))}
+    colours = {name: (0, 4, 6, 5)[i % 4] for i, name in enumerate(reversed(climbed[:-2]))}
     colours |= dict(zip(climbed[-2:][::-1], (AFTER, BEFORE), strict=False))
     return colours | {name: 3 + i % 3 for i, name in enumerate(others)}

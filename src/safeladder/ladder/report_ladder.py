@@ -18,7 +18,7 @@ from safeladder.ladder.report_charts import (
     rung_colours,
 )
 from safeladder.ladder.report_data import RunData, RungEntry
-from safeladder.ladder.report_sections import heat_label, split_label, split_order
+from safeladder.ladder.report_sections import heat_label, split_order
 from safeladder.ladder.summary import Figure
 
 BALANCE = ("benign_compliance", "over_refusal", "bare_refusal", "value")
@@ -33,7 +33,7 @@ def ladder_charts(data: RunData) -> list[Chart]:
     if not is_ladder(data):
         return []
     return [chart for chart in (evolution_chart(data), *_figure_charts(data), _calibration(data),
-                                *_multipliers(data)) if chart]
+                                *_over_time(data)) if chart]
 
 
 def evolution_chart(data: RunData) -> Chart | None:
@@ -60,7 +60,8 @@ def evolution_chart(data: RunData) -> Chart | None:
                 "x": [first[0], first[0] + 2 * span], "y": [first[1], first[1] + 2 * span],
                 "hoverinfo": "skip", "line": {"color": "@s0/50", "dash": "dot", "width": 1.5}}
     layout: dict[str, Any] = {
-        "height": 460, "annotations": _arrows(climbed),
+        "height": 540, "annotations": _arrows(climbed),
+        "legend": {"orientation": "v", "x": 1, "xanchor": "right", "y": 1, "yanchor": "top"},
         "xaxis": {"title": {"text": "capability"}, "tickformat": ".0%", "range": ranges[0],
                   "zeroline": False, "constrain": "domain"},
         "yaxis": {"title": {"text": "safety"}, "tickformat": ".0%", "range": ranges[1],
@@ -68,7 +69,7 @@ def evolution_chart(data: RunData) -> Chart | None:
     return Chart("evolution", "The way up", "Every checkpoint on held-out prompts, greedy, with "
                  "95% intervals; small points are validations while a rung trains (other prompts, "
                  "no intervals). Along the dotted line both grow alike.",
-                 [diagonal, *traces], layout)
+                 [diagonal, *traces], layout, wide=True)
 
 
 def _range(values: Sequence[float], span: float) -> list[float]:
@@ -117,7 +118,7 @@ def _validations(data: RunData) -> Iterator[dict[str, Any]]:
         if both:
             yield {"type": "scatter", "mode": "lines+markers", "name": f"while {rung.name} trains",
                    "x": [c for _, c, _ in both], "y": [s for _, _, s in both],
-                   "text": [f"step {step}" for step, _, _ in both],
+                   "text": [f"step {step}" for step, _, _ in both], "showlegend": False,
                    "hovertemplate": "%{text}: capability %{x:.1%}, safety %{y:.1%}<extra>"
                                     f"{rung.name}, validation</extra>",
                    "line": {"color": f"@s{colours[rung.name]}/50", "width": 1},
@@ -128,7 +129,7 @@ def _figure_charts(data: RunData) -> Iterator[Chart | None]:
     rungs, colours = [*data.climbed, *data.baselines], rung_colours(data)
     taken = {(split, heat) for _, split, heat in data.evaluations}
     for split, heat in sorted(taken, key=lambda kind: split_order(*kind)):
-        end, where = suffix(split, heat), f"{split_label(split)}, {heat_label(heat)}"
+        end, where = suffix(split, heat), f"{_SPLITS.get(split, split)}, {heat_label(heat)}"
         rows = [(rung.name, colours[rung.name],
                  {label(name): rung.figures[name + end] for name in (*MACROS, *SHARES)
                   if name + end in rung.figures}) for rung in rungs]
@@ -136,13 +137,13 @@ def _figure_charts(data: RunData) -> Iterator[Chart | None]:
             yield bar_chart(f"{key}{end}", f"{title} \u2013 {where}", note,
                             [name for name in map(label, names)
                              if any(name in figures for _, _, figures in rows)], rows)
-    tokens = [(rung.name, colours[rung.name], {"tokens per answer": rung.figures[TOKENS]})
-              for rung in rungs if TOKENS in rung.figures]
+    tokens = {rung.name: rung.figures[TOKENS] for rung in rungs if TOKENS in rung.figures}
     yield bar_chart("tokens", "Tokens per answer", "Mean of sampled tokens, thoughts included; "
-                    "test split, greedy.", ["tokens per answer"], tokens, percent=False)
+                    "test split, greedy.", list(tokens), [("tokens", 2, tokens)], percent=False)
 
 
 TOKENS = "tokens_per_answer"
+_SPLITS = {"test": "test split", "unseen_forms": "wordings and wrappers never seen"}
 _GROUPS: Mapping[str, tuple[str, Sequence[str], str]] = {
     "capability": ("Capability", ("capability", *MACROS["capability"]),
                    "Right answers by family; capability is the mean of the families."),
@@ -194,20 +195,26 @@ def _calibration(data: RunData) -> Chart | None:
                   "yaxis": {**axis, "title": {"text": "share right"}}})
 
 
-def _multipliers(data: RunData) -> Iterator[Chart | None]:
+def _over_time(data: RunData) -> Iterator[Chart | None]:
     rungs, colours = [*data.climbed, *data.baselines], rung_colours(data)
     yield bar_chart(
         "certainty", "Figures of stated confidence", "Test split, greedy.", CALIBRATION,
         [(rung.name, colours[rung.name],
           {name: rung.figures[name] for name in CALIBRATION if name in rung.figures})
          for rung in rungs])
-    for rung in data.of_kind("rl"):
-        names = [name for name in data.metric_names(rung.name)
-                 if (name.startswith("constraint/") and name.endswith("/multiplier"))
-                 or "lambda" in name.split("/")]
-        lines = [Line(name.removeprefix("constraint/").removesuffix("/multiplier"),
-                      data.series(rung.name, name), (1 + i) % 7, smooth=False)
-                 for i, name in enumerate(names)]
-        yield line_chart(f"lambda-{rung.name}", f"Price of the constraints in {rung.name}",
-                         "The multiplier (lambda) of every constraint: it grows while the "
-                         "constraint is violated.", lines, Axes(y="lambda", from_zero=True))
+    lines = [Line(f"{rung.name}: {_constraint(name)}", data.series(rung.name, name),
+                  colours[rung.name], smooth=False)
+             for rung in data.of_kind("rl") for name in data.metric_names(rung.name)
+             if _is_multiplier(name)]
+    yield line_chart("lambda", "Price of the constraints", "The multiplier (lambda) of every "
+                     "constraint: it grows while the constraint is violated.", lines,
+                     Axes(y="lambda", from_zero=True))
+
+
+def _is_multiplier(metric: str) -> bool:
+    return "lambda" in metric.split("/") or (
+        metric.startswith("constraint/") and metric.endswith("/multiplier"))
+
+
+def _constraint(metric: str) -> str:
+    return metric.removeprefix("constraint/").removesuffix("/multiplier")

@@ -67,7 +67,7 @@ def gate_rows(data: RunData) -> list[dict[str, str]]:
     rows = []
     for rung in data.rungs:
         for gate in rung.summary.gates if rung.summary else ():
-            note = "" if rung.accepted else "what follows starts from where this rung started"
+            note = "what follows skips this rung" if gate.passed is False else ""
             times = rung.summary.attempts if rung.summary else 1
             rows.append({"rung": rung.name, "figure": label(gate.figure), "gate": gate.reason,
                          "outcome": words[gate.passed], "outcome_note": note,
@@ -128,9 +128,9 @@ def _expected(row: Row) -> str:
     reference = row["reference"]
     match reference:
         case {"family": "safety", "hazard": None}:
-            return "harmless"
+            return ""
         case {"family": "safety", "hazard": hazard, "guard": guard}:
-            return f"harmful: {hazard}; guard: {guard}"
+            return f"{hazard}, which the {guard} guards against"
         case {"family": "logic", "names": names, "roles": roles}:
             return ", ".join(f"{n} {r}" for n, r in zip(names, roles, strict=True))
         case {"family": "value", "allowed": allowed, "ground": ground}:

@@ -5,7 +5,7 @@ import random
 from transformers import AutoTokenizer
 
 from safeladder.data.knights_knaves.compact import draw_puzzle, puzzle_text, response_text
-from safeladder.ladder.embedded import train_tokenizer
+from safeladder.ladder.embedded import CHAT_TEMPLATE, train_seeing_tokenizer, train_tokenizer
 
 
 def corpus():
@@ -38,3 +38,24 @@ def test_training_is_deterministic_and_stays_within_its_size():
     first, second = train_tokenizer(corpus(), 512), train_tokenizer(corpus(), 512)
     assert first.get_vocab() == second.get_vocab()
     assert len(first) <= 512
+
+
+def test_a_tokenizer_that_sees_opens_the_think_block_behind_an_image():
+    texts = ["how do I wash this thing ? the sign shows danger of fire ."] * 3
+    tokenizer = train_seeing_tokenizer(texts, 300)
+    asked = {"role": "user", "content": [{"type": "image"},
+                                         {"type": "text", "text": "how do I wash this thing ?"}]}
+    told = {"role": "assistant", "content": "so fire ."}
+    shown = tokenizer.apply_chat_template([asked], add_generation_prompt=True, tokenize=False)
+    assert shown == ("<|user|> <|vision_start|><|image_pad|><|vision_end|> "
+                     "how do I wash this thing ?<|assistant|> <think>")
+    shown = tokenizer.apply_chat_template([asked, told], tokenize=False)
+    assert shown.endswith("<|assistant|> so fire .<|end|>")
+    # Text alone: the same as the template without images.
+    plain = [{"role": "user", "content": "so fire ."}, told]
+    seeing = tokenizer.apply_chat_template(plain, add_generation_prompt=True, tokenize=False)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    assert seeing == tokenizer.apply_chat_template(plain, add_generation_prompt=True,
+                                                   tokenize=False)
+    assert len(tokenizer) <= 300
+    assert tokenizer.convert_tokens_to_ids("<|image_pad|>") != tokenizer.unk_token_id

@@ -21,9 +21,9 @@ from safeladder.types import (
 )
 
 
-def group(*rows):
+def group(*rows, task="general"):
     """Rows of (tokens, parts, monitor)."""
-    prompt = Prompt("p", (Message("user", "?"),))
+    prompt = Prompt("p", (Message("user", "?"),), task=task)
     made = []
     for tokens, parts, monitor in rows:
         completion = Completion((1,) * tokens, np.zeros(tokens, np.float32), "stop", 0)
@@ -44,6 +44,18 @@ def test_every_figure_by_hand():
         "monitor/agreement/a/m": 0.0,
         "monitor/agreement/b/m": -0.5 / math.sqrt(1.0 * 0.5),
         "monitor/gap/a/m": 0.25 - 0.25, "monitor/gap/b/m": 0.5 - 0.25})
+
+
+def test_the_gap_of_each_task_where_there_are_several():
+    # safety: (0.9 - 0.5 + 0.7 - 0.5) / 2 = 0.3; value: 0.4 - 0.6; all: (0.4 + 0.2 - 0.2) / 3
+    safety = group((1, {"a": 0.9}, {"m": 0.5}), (2, {"a": 0.7}, {"m": 0.5}), task="safety")
+    value = group((3, {"a": 0.4}, {"m": 0.6}), (4, {"a": 0.1}, {"m": None}), task="value")
+    silent = group((3, {}, {}), task="logic")
+    got = {k: v for k, v in monitor_metrics([safety, value, silent]).items() if "gap" in k}
+    assert got == pytest.approx({
+        "monitor/gap/a/m": 0.4 / 3, "monitor/task_gap/safety/a/m": 0.3,
+        "monitor/task_gap/value/a/m": -0.2})
+    assert not [k for k in monitor_metrics([safety]) if "task_gap" in k]
 
 
 def test_differences_between_prompts_are_no_sign_of_anything():

@@ -1,0 +1,164 @@
+"""The report of a ladder, from a run directory with real files and invented answers."""
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ladder_fixture import make_ladder
+
+from safeladder.ladder.ladder_findings import is_ladder, pairs
+from safeladder.ladder.report import context, write_report
+from safeladder.ladder.report_data import RunData, load_run
+from safeladder.ladder.report_ladder import evolution_chart, ladder_charts
+from safeladder.ladder.report_requests import gate_rows, requests
+from safeladder.ladder.summary import read_summary
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_ladder(tmp_path_factory.mktemp("ladder") / "world-1")
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path) -> RunData:
+    return load_run(folder)
+
+
+def traces(data: RunData) -> dict[str, dict[str, Any]]:
+    chart = evolution_chart(data)
+    assert chart is not None
+    return {trace["name"]: trace for trace in chart.data}
+
+
+def test_every_checkpoint_is_a_point_with_intervals(data: RunData) -> None:
+    found = traces(data)
+    rungs = found["rungs"]
+    assert rungs["text"] == ["sft", "reasoning", "safety_rl"]
+    assert found["held back by a gate"]["text"] == ["refusals"]
+    assert found["baselines"]["text"] == ["plain"]
+    figure = data.rungs[0].figures["safety"]
+    assert rungs["y"][0] == figure.value and figure.ci95 is not None
+    assert figure.value - rungs["error_y"]["arrayminus"][0] == pytest.approx(figure.ci95[0])
+    assert figure.value + rungs["error_y"]["array"][0] == pytest.approx(figure.ci95[1])
+    assert rungs["x"][2] == data.rungs[3].figures["capability"].value
+    while_sft = found["while sft trains"]
+    assert len(while_sft["x"]) == 4 and while_sft["text"][0] == "step 2"
+    assert while_sft["x"][-1] == pytest.approx(0.45 - 0.1 + 0.08)
+
+
+def test_arrows_pass_over_what_a_gate_held_back(data: RunData) -> None:
+    chart = evolution_chart(data)
+    assert chart is not None
+    arrows = chart.layout["annotations"]
+    x = traces(data)["rungs"]["x"]
+    assert [(a["ax"], a["x"]) for a in arrows] == [(x[0], x[1]), (x[1], x[2])]
+
+
+def test_the_dotted_line_is_at_45_degrees(data: RunData) -> None:
+    line = traces(data)["both alike (45\u00b0)"]
+    assert line["x"][1] - line["x"][0] == pytest.approx(line["y"][1] - line["y"][0])
+    chart = evolution_chart(data)
+    assert chart is not None and chart.layout["yaxis"]["scaleanchor"] == "x"
+
+
+def test_which_charts_there_are(data: RunData) -> None:
+    ids = [chart.id for chart in ladder_charts(data)]
+    assert ids == ["evolution", "capability", "safety", "balance", "thoughts",
+                   "safety_unseen_forms", "balance_unseen_forms", "thoughts_unseen_forms",
+                   "tokens", "lambda"]
+    lamda = ladder_charts(data)[-1]
+    assert [line["name"] for line in lamda.data] == ["refusals: world", "safety_rl: world"]
+    assert lamda.data[0]["y"][-1] == pytest.approx(0.7)
+
+
+def test_stated_confidence_is_drawn_from_the_verdicts_where_there_is_one(data: RunData) -> None:
+    fresh = load_run(data.run.path)
+    parts = [(8.0, 1.0), (8.0, 1.0), (8.0, 0.0), (2.0, 0.0)]
+    rows = [{"verdicts": {"d": {"parts": {"confidence": c, "accuracy": a}}}} for c, a in parts]
+    fresh.__dict__["evaluations"] = {("sft", "test", 0.0): rows}
+    (chart,) = [c for c in ladder_charts(fresh) if c.id == "calibration"]
+    assert chart.data[1]["x"] == [0.2, 0.8]
+    assert chart.data[1]["y"] == [0.0, pytest.approx(2 / 3)]
+
+
+def test_pairs_go_from_what_stands(data: RunData) -> None:
+    assert [(p.before.name, p.after.name) for p in pairs(data)] == [
+        ("sft", "reasoning"), ("reasoning", "refusals"), ("reasoning", "safety_rl"),
+        ("plain", "safety_rl")]
+
+
+def test_the_summary_holds_gates_and_differences(folder: Path) -> None:
+    summary = read_summary(folder / "summary.json")
+    by_name = {rung.name: rung for rung in summary.rungs}
+    assert [rung.accepted for rung in summary.rungs] == [True, True, False, True]
+    assert [gate.passed for gate in by_name["refusals"].gates] == [True, False]
+    assert by_name["sft"].gates == [] and summary.baselines[0].name == "plain"
+    (found,) = [d for d in summary.comparisons if d.figure == "safety"
+                and (d.before, d.after) == ("reasoning", "safety_rl")]
+    # No answer is unjudged, so the paired difference is the difference of the macro means.
+    after, before = (by_name[name].eval["safety"].value for name in ("safety_rl", "reasoning"))
+    assert after is not None and before is not None
+    assert found.value == pytest.approx(after - before)
+    assert found.ci95 is not None and found.ci95[0] < found.value < found.ci95[1]
+    assert {d.figure for d in summary.comparisons} >= {"capability", "benign_compliance",
+                                                       "safety_unseen_forms"}
+
+
+def test_gates_are_told(data: RunData) -> None:
+    failed = [row for row in gate_rows(data) if row["outcome"] == "failed"]
+    assert [row["rung"] for row in failed] == ["refusals"]
+    assert re.fullmatch(r"capability is 0\.\d+, below 0\.\d+, the lower end of reasoning's "
+                        "interval", failed[0]["gate"])
+
+
+def test_the_same_requests_after_every_rung_with_their_images(data: RunData) -> None:
+    shown = requests(data)
+    assert [entry["kind"] for entry in shown] == [
+        "text harmful", "image harmful", "wrapped harmful", "image harmless", "text harmless",
+        "arithmetic", "instruction"]
+    for entry in shown:
+        assert len(entry["answers"]) == 4
+        assert {answer["mark"] for answer in entry["answers"]} <= {"right", "wrong"}
+    (uri,) = shown[1]["images"]
+    head, _, body = uri.partition(",")
+    assert head == "data:image/png;base64"
+    assert base64.b64decode(body)[:8] == b"\x89PNG\r\n\x1a\n"
+    assert shown[0]["images"] == []
+
+
+def test_an_image_that_is_gone_is_left_out(folder: Path, data: RunData) -> None:
+    for path in (folder / "traces" / "media").glob("*.png"):
+        path.rename(path.with_suffix(".moved"))
+    try:
+        assert requests(load_run(folder))[1]["images"] == []
+    finally:
+        for path in (folder / "traces" / "media").glob("*.moved"):
+            path.rename(path.with_suffix(".png"))
+
+
+def test_the_page_is_whole_and_needs_no_network(folder: Path) -> None:
+    page = write_report(folder).read_text()
+    page_without_plotly = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert "http://" not in page_without_plotly and "https://" not in page_without_plotly
+    for text in ('id="ladder"', 'id="gates"', 'id="requests"', "data:image/png;base64,",
+                 "a teacher who is right in 95% of rows", "what follows skips this rung",
+                 "The same gap by family in safety_rl"):
+        assert text in page, text
+    assert 'id="accuracy"' not in page and 'id="puzzles"' not in page
+    charts = json.loads(re.search(r'id="charts">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
+    for chart in charts:
+        assert f'id="chart-{chart}"' in page
+
+
+def test_a_run_without_such_figures_has_the_page_it_had(finished_run: Path) -> None:
+    data = load_run(finished_run)
+    shown = context(data)
+    assert not is_ladder(data) and not shown["ladder"]
+    assert shown["sections"]["ladder"] == [] == shown["requests"] == shown["gate_rows"]
+    assert "right answers go from" in shown["headline"] and shown["puzzles"]
+    page = write_report(finished_run).read_text()
+    assert 'id="accuracy"' in page and 'id="ladder"' not in page
+    assert read_summary(finished_run / "summary.json").comparisons == []
