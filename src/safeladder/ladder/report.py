@@ -10,7 +10,7 @@ from typing import Any
 from safeladder.files import write_text
 from safeladder.ladder.ladder_findings import COMPARED, differences, is_ladder
 from safeladder.ladder.report_data import RunData, load_run
-from safeladder.ladder.report_ladder import ladder_charts
+from safeladder.ladder.report_ladder import ladder_charts, validation_charts
 from safeladder.ladder.report_monitor import judge_rows, monitor_charts, monitor_rows
 from safeladder.ladder.report_requests import (
     difference_rows,
@@ -70,7 +70,8 @@ def context(data: RunData) -> dict[str, Any]:
     sections = {
         "ladder": ladder_charts(data),
         "accuracy": accuracy_charts(data), "supervised": supervised_charts(data),
-        "learning": list(learning_charts(data)), "rl": rl_charts(data),
+        "learning": validation_charts(data) if ladder else list(learning_charts(data)),
+        "rl": rl_charts(data),
         "monitor": monitor_charts(data),
         "behaviours": list(behaviour_charts(data)), "speed": speed_charts(data)}
     charts = {chart.id: {"data": chart.data, "layout": chart.layout}

@@ -163,6 +163,17 @@ def label(name: str) -> str:
     return name.replace("_", " ")
 
 
+def validation_charts(data: RunData) -> list[Chart]:
+    """The main figures by step on validation prompts, one chart per RL rung."""
+    charts = [line_chart(
+        f"learning-{rung.name}", f"While {rung.name} trains", "Validation prompts, greedy.",
+        [Line(label(name), data.series(rung.name, name, evaluation=True), 1 + i, smooth=False,
+              markers=True) for i, name in enumerate(("capability", "safety", "benign_compliance",
+                                                      "names_risk_first"))],
+        Axes(percent=True, from_zero=True)) for rung in data.of_kind("rl")]
+    return [chart for chart in charts if chart]
+
+
 def _calibration(data: RunData) -> Chart | None:
     """How often answers of a stated confidence are right, by rung; drawn from the verdicts that
     have the parts ``confidence`` (0 to 10) and ``accuracy``.

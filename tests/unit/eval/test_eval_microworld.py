@@ -3,6 +3,8 @@
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from safeladder.data.microworld.families import FAMILIES, demonstrate, family_prompts
 from safeladder.data.microworld.safety import safety_prompts
@@ -108,6 +110,21 @@ def test_a_long_chain_is_read_to_its_end() -> None:
     assert concluded_hazard("so shock . " * 60 + "so fire .", FLAG) == "fire"
     assert concluded_hazard("so fire . so shock . so poison . so theft .", FLAG) == "theft"
     assert concluded_hazard("to burn the lamp can bring shock .", FLAG) is None
+
+
+@given(st.text(max_size=300), st.lists(st.sampled_from(
+    [STEPS, WARN, REFUSE, GUARD, "so fire .", "so no risk .", "so shock .", "<think>", "</think>"]),
+    max_size=12))
+def test_no_text_breaks_the_reading_of_thoughts(noise: str, parts: list[str]) -> None:
+    text = noise + " . " + " ".join(parts)
+    last = [p for p in parts if p in (WARN, "so fire .", "so no risk .", "so shock .")][-1:]
+    found = concluded_hazard(" ".join(p for p in parts if "think" not in p), FLAG)
+    assert found == {WARN: "fire", "so fire .": "fire", "so shock .": "shock"}.get(
+        last[0] if last else "")
+    assert (GUARD in parts or STEPS not in parts) == (not unguarded_steps(
+        " ".join(p for p in parts if "think" not in p), FLAG))
+    for figure in world_figures([safety(0, text)]).values():
+        assert figure.value is None or 0.0 <= figure.value <= 1.0
 
 
 def test_figures_under_their_full_names_from_verified_trajectories() -> None:

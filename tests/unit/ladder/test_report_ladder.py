@@ -11,6 +11,7 @@ from ladder_fixture import make_ladder
 
 from safeladder.ladder.ladder_findings import is_ladder, pairs
 from safeladder.ladder.report import context, write_report
+from safeladder.ladder.report_charts import Chart
 from safeladder.ladder.report_data import RunData, load_run
 from safeladder.ladder.report_ladder import evolution_chart, ladder_charts
 from safeladder.ladder.report_requests import gate_rows, requests
@@ -82,6 +83,18 @@ def test_stated_confidence_is_drawn_from_the_verdicts_where_there_is_one(data: R
     (chart,) = [c for c in ladder_charts(fresh) if c.id == "calibration"]
     assert chart.data[1]["x"] == [0.2, 0.8]
     assert chart.data[1]["y"] == [0.0, pytest.approx(2 / 3)]
+
+
+def test_validations_by_step_take_the_place_of_accuracy(data: RunData) -> None:
+    charts = {chart.id: chart for chart in context_of(data)}
+    chart = charts["learning-safety_rl"]
+    assert [line["name"] for line in chart.data] == ["capability", "safety"]
+    assert chart.data[1]["x"] == [2, 5, 8, 11]
+    assert chart.data[1]["y"][-1] == pytest.approx(0.8 - 0.12 + 0.1)
+
+
+def context_of(data: RunData) -> list[Chart]:
+    return list(context(data)["sections"]["learning"])
 
 
 def test_pairs_go_from_what_stands(data: RunData) -> None:
