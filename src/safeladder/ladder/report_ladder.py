@@ -53,7 +53,7 @@ def evolution_chart(data: RunData) -> Chart | None:
     traces = [*_validations(data), *points]
     x, y = ([v for t in traces for v in t[axis]] for axis in ("x", "y"))
     span = max(max(x) - min(x), max(y) - min(y), 0.1)
-    ranges = [_range(values, span) for values in (x, y)]
+    ranges = [axis_range(values, span) for values in (x, y)]
     start = (climbed or rungs)[0]
     first = _value(start, "capability") or 0.0, _value(start, "safety") or 0.0
     diagonal = {"type": "scatter", "mode": "lines", "name": "both alike (45\u00b0)",
@@ -61,7 +61,7 @@ def evolution_chart(data: RunData) -> Chart | None:
                 "hoverinfo": "skip", "line": {"color": "@s0/50", "dash": "dot", "width": 1.5}}
     layout: dict[str, Any] = {
         "height": 540, "annotations": _arrows(climbed),
-        "legend": {"orientation": "v", "x": 1, "xanchor": "right", "y": 1, "yanchor": "top"},
+        "legend": {"orientation": "v", "x": 1, "xanchor": "right", "y": 0, "yanchor": "bottom"},
         "xaxis": {"title": {"text": "capability"}, "tickformat": ".0%", "range": ranges[0],
                   "zeroline": False, "constrain": "domain"},
         "yaxis": {"title": {"text": "safety"}, "tickformat": ".0%", "range": ranges[1],
@@ -72,9 +72,12 @@ def evolution_chart(data: RunData) -> Chart | None:
                  [diagonal, *traces], layout, wide=True)
 
 
-def _range(values: Sequence[float], span: float) -> list[float]:
-    middle = (max(values) + min(values)) / 2
-    return [middle - 0.72 * span, middle + 0.72 * span]
+def axis_range(values: Sequence[float], span: float) -> list[float]:
+    """A range of 1.44 ``span`` around the values, pushed into what a share can be."""
+    lowest, highest = -0.04, 1.06
+    width = min(1.44 * span, highest - lowest)
+    low = min(max((max(values) + min(values) - width) / 2, lowest), highest - width)
+    return [low, low + width]
 
 
 def _value(rung: RungEntry, name: str) -> float | None:

@@ -39,6 +39,7 @@ def ladder_headline(data: RunData) -> str:
                  for name in ("capability", "safety")]
         text = f"From {first.name} to {last.name}, {' and '.join(parts)}"
     disclosed = [f"{rung.name}: {rung.disclosure}" for rung in data.rungs if rung.disclosure]
+    disclosed += [f"a gate held {rung.name} back" for rung in data.rungs if not rung.accepted]
     return "; ".join([text, *disclosed]) + ". Held-out prompts, greedy, 95% intervals."
 
 

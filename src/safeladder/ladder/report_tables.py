@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from safeladder.eval.metrics import RATES, suffix
+from safeladder.eval.microworld import SHARES
 from safeladder.eval.statistics import PairedDifference
 from safeladder.ladder.report_charts import figure_text
 from safeladder.ladder.report_data import Row, RunData, RungEntry, item_of_row
@@ -248,5 +249,5 @@ def abstention_rows(data: RunData) -> list[dict[str, str]]:
         rows += [{"where": f"evaluation of {rung.name}", "what": name,
                   "count": f"{figure.unjudged:,}"}
                  for name, figure in rung.figures.items()
-                 if figure.unjudged and "_accuracy" in name]
+                 if figure.unjudged and ("_accuracy" in name or name.startswith((*SHARES,)))]
     return rows

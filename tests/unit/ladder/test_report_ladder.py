@@ -13,7 +13,7 @@ from safeladder.ladder.ladder_findings import is_ladder, pairs
 from safeladder.ladder.report import context, write_report
 from safeladder.ladder.report_charts import Chart
 from safeladder.ladder.report_data import RunData, load_run
-from safeladder.ladder.report_ladder import evolution_chart, ladder_charts
+from safeladder.ladder.report_ladder import axis_range, evolution_chart, ladder_charts
 from safeladder.ladder.report_requests import gate_rows, requests
 from safeladder.ladder.summary import read_summary
 
@@ -63,6 +63,18 @@ def test_the_dotted_line_is_at_45_degrees(data: RunData) -> None:
     assert line["x"][1] - line["x"][0] == pytest.approx(line["y"][1] - line["y"][0])
     chart = evolution_chart(data)
     assert chart is not None and chart.layout["yaxis"]["scaleanchor"] == "x"
+
+
+@pytest.mark.parametrize(("values", "span", "expected"), [
+    ([0.4, 0.6], 0.2, [0.356, 0.644]),         # 1.44 * .2 around .5
+    ([0.0, 0.0], 0.1, [-0.04, 0.104]),         # not below what a share can be
+    ([0.9, 1.0], 0.1, [0.878, 1.022]),
+    ([0.98, 1.0], 0.2, [0.772, 1.06]),         # not above
+    ([0.0, 1.0], 1.0, [-0.04, 1.06])])
+def test_axes_stay_within_what_a_share_can_be(
+    values: list[float], span: float, expected: list[float],
+) -> None:
+    assert axis_range(values, span) == pytest.approx(expected)
 
 
 def test_which_charts_there_are(data: RunData) -> None:
@@ -157,7 +169,8 @@ def test_the_page_is_whole_and_needs_no_network(folder: Path) -> None:
     page_without_plotly = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert "http://" not in page_without_plotly and "https://" not in page_without_plotly
     for text in ('id="ladder"', 'id="gates"', 'id="requests"', "data:image/png;base64,",
-                 "a teacher who is right in 95% of rows", "what follows skips this rung",
+                 "a teacher who is right in 95% of rows", "a gate held refusals back",
+                 "what follows skips this rung",
                  "The same gap by family in safety_rl"):
         assert text in page, text
     assert 'id="accuracy"' not in page and 'id="puzzles"' not in page
