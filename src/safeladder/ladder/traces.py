@@ -59,6 +59,8 @@ def trace_row(key: TraceKey, trajectory: Trajectory) -> dict[str, Any]:
         "rung": key.rung, "step": key.step, "split": key.split, "temperature": key.temperature,
         "prompt_id": prompt.id, "source": prompt.source, "task": prompt.task,
         "prompt_text": prompt.rendered or "\n".join(m.text for m in prompt.messages),
+        "messages": None if prompt.rendered is not None else json.dumps(
+            [message.to_dict() for message in prompt.messages]),
         "response": trajectory.response, "reference": json.dumps(prompt.reference),
         "meta": json.dumps(dict(prompt.meta)), "status": str(trajectory.status),
         "error": trajectory.error, "verdicts": json.dumps(verdicts),
@@ -73,6 +75,6 @@ def _schema(pa: Any) -> Any:
     kinds = {"step": pa.int64(), "temperature": number, "reward_total": number,
              "num_tokens": pa.int64()}
     names = ("rung", "step", "split", "temperature", "prompt_id", "source", "task", "prompt_text",
-             "response", "reference", "meta", "status", "error", "verdicts", "reward_total",
-             "parts", "num_tokens")
+             "messages", "response", "reference", "meta", "status", "error", "verdicts",
+             "reward_total", "parts", "num_tokens")
     return pa.schema([(name, kinds.get(name, text)) for name in names])
