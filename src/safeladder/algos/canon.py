@@ -93,7 +93,8 @@ class CanonEffAdvantage:
         baseline = short + weight_of_long * (long - short)
         earned = rewards.clip(min=0.0)
         pressure = (1 - share) * _mean(earned, share) - share * earned
-        return rewards - baseline + self.mu * (1 - self.alpha) * pressure
+        values: NDArray[np.float64] = rewards - baseline + self.mu * (1 - self.alpha) * pressure
+        return values
 
 
 def long_share(lengths: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -104,7 +105,8 @@ def long_share(lengths: NDArray[np.int64]) -> NDArray[np.float64]:
     half = len(lengths) / 2
     below = (lengths[:, None] > lengths[None, :]).sum(axis=1)
     tied = (lengths[:, None] == lengths[None, :]).sum(axis=1)
-    return ((below + tied - half) / tied).clip(0.0, 1.0)
+    share: NDArray[np.float64] = ((below + tied - half) / tied).clip(0.0, 1.0)
+    return share
 
 
 def _mean(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
@@ -114,4 +116,4 @@ def _mean(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
 
 CANON_EFF = Algorithm(
     CanonEffAdvantage(), ClippedSurrogate(eps_low=0.2, eps_high=0.28), normalization="constant")
-"""The paper's training: clip-higher, no KL, no entropy bonus, length bias removed as in Dr. GRPO."""
+"""The paper's training: clip-higher, no KL, no entropy bonus, no length bias, as in Dr. GRPO."""

@@ -20,7 +20,8 @@ The columns of ``traces/*.parquet`` that are read, one row per trajectory:
 ``num_tokens``    sampled tokens
 ================  ==========================================================================
 
-Not shown: images. Where a prompt has some, the run's own sources have to give the prompts.
+Not in a trace: images, so where a prompt has some, the run's own sources have to give the prompts;
+and all but the last turn, so that runs in an environment of several turns cannot be imitated.
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ def test_equation_9_by_hand():
 
 
 def test_every_token_has_its_rows_value_and_groups_do_not_mix():
-    # Group 0: lengths 1 and 3, rewards 1, 1: +-0.05. Group 1: lengths 2 and 1, rewards 1, 0;
-    # mu = 0.5: long, right: 0.5 (0.9 - 0) + 0.5 (1 - 1) = 0.45; short, wrong: 0.5 (0 - 0.9) = -0.45.
+    # Group 0: lengths 1 and 3, rewards 1, 1: +-0.05. Group 1: lengths 2 and 1, rewards 1, 0:
+    # long and right 0.5 (0.9 - 0) + 0.5 (1 - 1) = 0.45; short and wrong 0.5 (0 - 0.9) = -0.45.
     rows = CanonEffAdvantage()(table([1, 1, 1, 0], [0, 1, 0, 1], [1, 2, 3, 1]))
     assert [row.tolist() for row in rows] == [
         pytest.approx([0.05]), pytest.approx([0.45, 0.45]), pytest.approx([-0.05] * 3),

@@ -57,7 +57,8 @@ def test_every_prompt_has_its_own_lengths():
 
 @pytest.mark.parametrize("make", [
     lambda: LengthPenalty(coef=-0.1), lambda: LengthPenalty(coef=float("inf")),
-    lambda: EfficientReasoningAdvantage(coef=1.5), lambda: EfficientReasoningAdvantage(minimum=0.0)])
+    lambda: EfficientReasoningAdvantage(coef=1.5),
+    lambda: EfficientReasoningAdvantage(minimum=0.0)])
 def test_impossible_settings_are_refused(make):
     with pytest.raises(ConfigError):
         make()

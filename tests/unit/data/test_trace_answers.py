@@ -160,10 +160,18 @@ def test_a_prefilled_beginning_is_not_said_twice(tmp_path):
     assert row.messages == (*SUM.messages, Message("assistant", "<think> a </think> 2"))
 
 
+def templated_prompts() -> list[Prompt]:
+    """What a ``python`` source names."""
+    return [replace(SUM, rendered="<s> 1 + 1")]
+
+
 def test_a_prompt_of_a_chat_template_is_refused(tmp_path):
     write(tmp_path, [answer(replace(SUM, rendered="<s> 1 + 1"), "2", 1)])
-    with pytest.raises(DataError, match=r"row 0: prompt 'sum' already went through a chat template"):
+    with pytest.raises(DataError, match=r"row 0: prompt 'sum' already went through a chat"):
         build(tmp_path)
+    own = {"type": "python", "target": f"{__name__}:templated_prompts"}
+    with pytest.raises(DataError, match=r"row 0: prompt 'sum' already went through a chat"):
+        build(tmp_path, prompts=[own])
 
 
 def test_files_that_are_no_traces_are_named(tmp_path):

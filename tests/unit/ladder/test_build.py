@@ -1,6 +1,6 @@
 """The wiring of a climb: too many failed rollouts stop it, shipped recipes are valid."""
 
-
+import random
 import re
 from pathlib import Path
 
@@ -8,9 +8,13 @@ import pytest
 import yaml
 
 from safeladder.config import validate
+from safeladder.data.knights_knaves.compact import draw_puzzle, puzzle_text, response_text
+from safeladder.data.sources import TraceAnswersSource, build_source
 from safeladder.errors import TooManyAbstentions
-from safeladder.ladder.build import check_failures, check_judged
+from safeladder.ladder.build import check_failures, check_judged, supervised_rows
+from safeladder.ladder.embedded import train_tokenizer
 from safeladder.ladder.recipe import Recipe, load_recipe
+from safeladder.render.renderer import Renderer
 from safeladder.types import Group, Prompt, Status, Trajectory, Verdict
 from safeladder.verifiers import VerifyPolicy
 
@@ -69,3 +73,20 @@ def test_the_recipe_in_the_readme_is_valid():
     text = (Path(__file__).parents[3] / "README.md").read_text()
     block = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert validate(Recipe, yaml.safe_load(block[1]), "README.md").name == "mine"
+
+
+def test_a_rung_imitates_the_shortest_right_answers_of_a_run(finished_run):
+    rng = random.Random(0)
+    puzzles = [draw_puzzle(rng, 2 + i % 2, "train") for i in range(200)]
+    renderer = Renderer(train_tokenizer(
+        [f"{puzzle_text(p)} {response_text(p, 'check')}" for p in puzzles], 512))
+    spec = TraceAnswersSource(type="trace_answers",
+                              path=str(finished_run / "traces/logic_rl-train-*.parquet"))
+    prompts, rows = build_source(spec), supervised_rows([spec], renderer)
+    assert len(rows) == len(prompts) == len({prompt.id for prompt in prompts}) > 4
+    for prompt, row in zip(prompts, rows, strict=True):
+        # What is trained on is the response behind the think tag that the template pre-fills.
+        ids = row.token_ids[row.mask == 1].tolist()
+        whole = renderer.encode(prompt.messages[-1].text)
+        assert ids == [*whole[1:], renderer.end_of_turn_id]
+        assert prompt.messages[-1].text.startswith("<think>")
