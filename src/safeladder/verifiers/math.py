@@ -29,7 +29,7 @@ MAX_DEPTH = 30
 """Open brackets at once; an answer with more is not parsed: it takes seconds from a few hundred."""
 
 MAX_OPERATORS = 200
-"""Operators that an answer may have beyond those of its reference; simplifying more takes seconds."""
+"""Operators that an answer may have beyond those of its reference; more take seconds."""
 
 _OPERATOR = re.compile(r"[-+*/^=<>]|\\(?:frac|cdot|times|div)\b")
 _GREAT_POWER = re.compile(r"[A-Za-z)\]}]\s*\^\s*\{?\s*-?\d{4}")
