@@ -26,6 +26,7 @@ from safeladder.data.knights_knaves.published_sources import (
     FreshKnightsKnavesSource,
     KnightsKnavesSource,
 )
+from safeladder.data.microworld.search import SearchDemonstrations, SearchQuestions
 from safeladder.data.microworld.source import MicroworldCorpus, MicroworldSource
 from safeladder.data.reasoning_gym import reasoning_gym_prompts
 from safeladder.data.rows import Columns, RowFormat, check_references, to_prompt
@@ -249,8 +250,8 @@ class TraceAnswersSource(Source):
 SourceSpec = Annotated[
     JsonlSource | ParquetSource | HuggingFaceSource | PythonSource | KnightsKnavesSource
     | FreshKnightsKnavesSource | CompactPuzzles | CompactChains | CompactWalks
-    | MicroworldSource | MicroworldCorpus | ReasoningGymSource | SplitSource
-    | TraceAnswersSource,
+    | MicroworldSource | MicroworldCorpus | SearchQuestions | SearchDemonstrations
+    | ReasoningGymSource | SplitSource | TraceAnswersSource,
     Field(discriminator="type"),
 ]
 SplitSource.model_rebuild()

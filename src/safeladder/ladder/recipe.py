@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from safeladder.config import StrictModel, apply_overrides, validate
 from safeladder.data.sources import SourceSpec
 from safeladder.data.stream import CurriculumSpec
+from safeladder.ladder.environments import EnvironmentSpec, SingleTurnSpec
 from safeladder.ladder.recipe_files import find_recipe, read_recipe
 from safeladder.train.rl import RLSettings
 from safeladder.train.sft import SFTSettings
@@ -56,6 +57,7 @@ class EvaluationSet(StrictModel):
 
     name: str
     data: list[SourceSpec]
+    environment: EnvironmentSpec = SingleTurnSpec()
 
 
 class EvaluationSpec(StrictModel):
@@ -64,6 +66,7 @@ class EvaluationSpec(StrictModel):
     sets: list[EvaluationSet] = Field(min_length=1)
     validation: list[SourceSpec] = Field(
         default_factory=list, description="for choosing: scored while a rung runs")
+    validation_environment: EnvironmentSpec = SingleTurnSpec()
     max_tokens: int = Field(ge=1)
     temperatures: list[float] = Field(default_factory=lambda: [0.0], description="0 is greedy")
     shown: int = Field(5, ge=0, description="test prompts shown before and after in the report")
@@ -90,6 +93,9 @@ class SFTRung(RungBase):
 
     type: Literal["sft"]
     settings: SFTSettings
+    imitate: Literal["last", "all"] = Field(
+        "last", description="of a conversation with several messages of the assistant: train on "
+        "the last one, or on all of them (never on what others say)")
     validation: list[SourceSpec] = Field(
         default_factory=list, description="held-out rows for the validation loss")
 
@@ -101,6 +107,8 @@ class RLRung(RungBase):
     settings: RLSettings
     algorithm: dict[str, Any] = Field(description="preset, and fields to override")
     curriculum: CurriculumSpec = CurriculumSpec()
+    environment: EnvironmentSpec = SingleTurnSpec()
+    objective: AnyObjective | None = Field(None, description="None: the recipe's")
     reference: str | None = Field(
         None, description="checkpoint the KL compares with; None: the rung's own start")
 
@@ -145,7 +153,9 @@ class Recipe(StrictModel):
 
     @model_validator(mode="after")
     def _truncated_fits(self) -> Recipe:
-        if not isinstance(self.verify.truncated, str) and normalises(self.objective):
+        own = [rung.objective for rung in self.rungs if isinstance(rung, RLRung)]
+        if not isinstance(self.verify.truncated, str) and any(
+                normalises(objective) for objective in [self.objective, *own] if objective):
             raise ValueError("verify.truncated gives a fixed reward, but the objective normalises "
                              "rewards within their batch: set it to 'judge' or 'exclude'")
         return self
@@ -156,6 +166,11 @@ class Recipe(StrictModel):
             return rung.start_from
         climbed = [r.name for r in self.rungs[:self.rungs.index(rung)] if not r.baseline]
         return climbed[-1] if climbed else None
+
+    def objective_of(self, rung: Rung) -> AnyObjective:
+        """How the verdicts of one rung become a reward."""
+        own = rung.objective if isinstance(rung, RLRung) else None
+        return self.objective if own is None else own
 
     def seed_of(self, rung: Rung) -> int:
         """The seed of one rung."""

@@ -14,6 +14,8 @@ from safeladder.algos.presets import build_algorithm
 from safeladder.data.stream import build_stream
 from safeladder.engine.base import Sampler, SamplingParams, Trainer
 from safeladder.engine.local.models import LoadedModel, save_checkpoint
+from safeladder.envs import Environment
+from safeladder.eval.deliberation import deliberation_metrics
 from safeladder.eval.evaluate import evaluate
 from safeladder.eval.metrics import evaluation_metrics
 from safeladder.files import write_text
@@ -28,6 +30,7 @@ from safeladder.ladder.build import (
     load_prompts,
     supervised_rows,
 )
+from safeladder.ladder.environments import SingleTurnSpec, build_environment
 from safeladder.ladder.judges import CostWatch, judge_makers
 from safeladder.ladder.log import RungLog
 from safeladder.ladder.recipe import EvaluationSet, Recipe, RLRung, Rung, SFTRung
@@ -136,13 +139,16 @@ class RungWork:
     @cached_property
     def collect(self) -> Collector:
         """Rollout and verification."""
-        return Collector(self.renderer, self.judge)
+        rung = self.rung
+        environment = rung.environment if isinstance(rung, RLRung) else SingleTurnSpec()
+        return Collector(self.renderer, self.judge, build_environment(environment))
 
     @cached_property
     def judge(self) -> Judge:
         """The climb's verifiers; what an objective learns begins anew on every rung."""
         return replace(self.climber.judge,
-                       objective=self.climber.recipe.objective.model_copy(deep=True))
+                       objective=self.climber.recipe.objective_of(self.rung)
+                       .model_copy(deep=True))
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
@@ -165,10 +171,10 @@ class RungWork:
         """Supervised."""
         return await train_sft(SFTRun(
             name=rung.name, trainer=self.trainer,
-            rows=ShuffledRows(supervised_rows(rung.data, self.renderer), self.seed),
+            rows=ShuffledRows(supervised_rows(rung.data, self.renderer, rung.imitate), self.seed),
             settings=rung.settings, checkpoints=self.checkpoints,
             log=self.log(rung.settings.num_steps),
-            validation=supervised_rows(rung.validation, self.renderer) if rung.validation else (),
+            validation=supervised_rows(rung.validation, self.renderer, rung.imitate),
             evaluate=self._validate if self.climber.validation else None))
 
     async def rl(self, rung: RLRung) -> LoopState:
@@ -199,7 +205,9 @@ class RungWork:
 
     async def _validate(self, sampler: Sampler, _step: int) -> Mapping[str, float]:
         """Greedy figures on the validation prompts."""
-        trajectories = await self._judged(sampler, self.climber.validation, self._params(0.0, 0))
+        environment = build_environment(self.climber.recipe.evaluation.validation_environment)
+        trajectories = await self._judged(sampler, environment, self.climber.validation,
+                                          self._params(0.0, 0))
         estimates = evaluation_metrics(trajectories)
         return {name: e.value for name, e in estimates.items() if e.value is not None}
 
@@ -207,21 +215,24 @@ class RungWork:
         """Every set at every temperature; traces are written beside."""
         figures: dict[str, object] = {}
         for number, (chosen, prompts) in enumerate(self.climber.test_sets):
+            environment = build_environment(chosen.environment)
             for temperature in self.climber.recipe.evaluation.temperatures:
                 sampler = await self.trainer.sampler()
-                trajectories = await self._judged(sampler, prompts,
+                trajectories = await self._judged(sampler, environment, prompts,
                                                   self._params(temperature, number))
                 write_traces(self.climber.run.traces,
                              TraceKey(self.rung.name, -1, chosen.name, temperature), trajectories)
                 estimates = evaluation_metrics(trajectories, chosen.name, temperature)
+                if chosen.environment.type == "search":
+                    estimates |= deliberation_metrics(trajectories, chosen.name, temperature)
                 figures |= {name: asdict(e) for name, e in estimates.items()}
         return figures
 
     async def _judged(
-        self, sampler: Sampler, prompts: Sequence[Prompt], params: SamplingParams,
+        self, sampler: Sampler, environment: Environment, prompts: Sequence[Prompt],
+        params: SamplingParams,
     ) -> list[Trajectory]:
-        judged = await evaluate(sampler, self.renderer, self.collect.environment, prompts, params,
-                                self.judge)
+        judged = await evaluate(sampler, self.renderer, environment, prompts, params, self.judge)
         check_judged(judged, self.judge.policy)
         return judged
 

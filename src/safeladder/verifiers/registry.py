@@ -14,6 +14,7 @@ from safeladder.verifiers.base import Objective, Verifier
 from safeladder.verifiers.choice import Choice
 from safeladder.verifiers.classifier import ClassifierSpec
 from safeladder.verifiers.code import Code
+from safeladder.verifiers.deliberative import Deliberative
 from safeladder.verifiers.format import ThinkFormat
 from safeladder.verifiers.generative import GenerativeSpec
 from safeladder.verifiers.ifeval import IFEval
@@ -36,6 +37,7 @@ VERIFIERS: dict[str, type[StrictModel]] = {
     "choice": Choice,
     "classifier": ClassifierSpec,
     "code": Code,
+    "deliberative": Deliberative,
     "format": ThinkFormat,
     "generative": GenerativeSpec,
     "ifeval": IFEval,
