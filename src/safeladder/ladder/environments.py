@@ -64,7 +64,8 @@ def _tools(spec: SearchSpec) -> dict[str, SearchTool]:
     if spec.passages != MICROWORLD:
         index = PassageIndex(read_documents(Path(spec.passages)), spec.abstract_words or 30)
         return {"": SearchTool(index)}
-    tools = {name: SearchTool(PassageIndex(search_documents(name, spec.corpus_seed),
-                                           spec.abstract_words or ABSTRACT_WORDS))
-             for name in CONDITIONS}
+    words = spec.abstract_words or ABSTRACT_WORDS
+    tools: dict[str, SearchTool] = {
+        name: SearchTool(PassageIndex(search_documents(name, spec.corpus_seed), words))
+        for name in CONDITIONS}
     return {**tools, "": tools["mixed"]}

@@ -167,6 +167,13 @@ class Recipe(StrictModel):
         climbed = [r.name for r in self.rungs[:self.rungs.index(rung)] if not r.baseline]
         return climbed[-1] if climbed else None
 
+    @property
+    def environments(self) -> list[EnvironmentSpec]:
+        """Those of the rungs and of the evaluation."""
+        return [*(rung.environment for rung in self.rungs if isinstance(rung, RLRung)),
+                *(chosen.environment for chosen in self.evaluation.sets),
+                self.evaluation.validation_environment]
+
     def objective_of(self, rung: Rung) -> AnyObjective:
         """How the verdicts of one rung become a reward."""
         own = rung.objective if isinstance(rung, RLRung) else None

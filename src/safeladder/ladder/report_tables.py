@@ -44,9 +44,11 @@ def headline(data: RunData, main: Sequence[Comparison]) -> str:
     if parts:
         text = f"From {data.climbed[-2].name} to {last.name}, right answers go {_listed(parts)}"
     else:
-        text = f"After {last.name}, right answers are " + _listed([
-            f"{_whole(figure_text(figure))} on {figure.n} {accuracy_label(name)}"
-            for name, figure in last.figures.items() if name.endswith("_accuracy")])
+        parts = [f"{_whole(figure_text(figure))} on {figure.n} {accuracy_label(name)}"
+                 for name, figure in last.figures.items() if name.endswith("_accuracy")]
+        if not parts:
+            return f"After {last.name}, no accuracy was taken with greedy decoding."
+        text = f"After {last.name}, right answers are {_listed(parts)}"
     disclosed = [f"{rung.name}: {rung.disclosure}" for rung in data.rungs if rung.disclosure]
     return "; ".join([text, *disclosed]) + ". Held-out prompts, greedy, 95% intervals."
 

@@ -64,7 +64,11 @@ class Climber:
     @staticmethod
     @contextmanager
     def open(recipe: Recipe, run: RunDir, memory: MemoryWatch) -> Iterator[Climber]:
-        """Verifiers, sinks and display, closed at the end."""
+        """Verifiers, sinks and display, closed at the end; environments are built here already,
+        so that missing passages are no surprise after an hour of warm-up.
+        """
+        for spec in recipe.environments:
+            build_environment(spec)
         makers = {**judge_makers(run.judges), **model_makers()}
         verifiers = build_verifiers(recipe.verifiers, makers=makers)
         try:

@@ -5,10 +5,10 @@ import asyncio
 import numpy as np
 import pytest
 
+from safeladder.data.retrieval import Document, PassageIndex
 from safeladder.engine.base import SamplingParams
 from safeladder.engine.fake import ByteTokenizer, FakeSampler
 from safeladder.envs import Search
-from safeladder.data.retrieval import Document, PassageIndex
 from safeladder.errors import DataError
 from safeladder.ladder.embedded import train_tokenizer
 from safeladder.render import Renderer

@@ -22,7 +22,7 @@ TOLD = (Message("tool", "<information> x </information>"),)
 
 
 def said(answer="Sil", confidence=8):
-    return f"<think> so </think> <confidence> {confidence} </confidence> <answer> {answer} </answer>"
+    return f"<think>so</think> <confidence> {confidence} </confidence> <answer> {answer} </answer>"
 
 
 def episode(*responses, reference="Sil", told=TOLD, status=Status.COMPLETED):
