@@ -11,6 +11,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from safeladder.eval.deliberation import false_certain_baseline_matched
+from safeladder.ladder.report_data import deliberation_answers
+
 RECIPE = Path(__file__).parent / "search.yaml"
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 COMMAND = [sys.executable, "-m", "safeladder", "climb"]
@@ -53,6 +56,19 @@ def test_the_evaluation_has_the_figures_of_stated_confidence(climbed):
         assert found["accuracy_t1"]["value"] == found["microworld_search_accuracy_t1"]["value"]
 
 
+def test_the_start_is_the_baseline_at_as_many_certain_answers(climbed):
+    before, after = (json.loads((climbed / "rungs" / rung / "evaluation.json").read_text())
+                     for rung in ("warm_up", "deliberative_rl"))
+    assert "false_certain_baseline_matched_t1" not in before
+    matched = after["false_certain_baseline_matched_t1"]
+    ours, theirs = (deliberation_answers(climbed, rung, temperature=1.0)
+                    for rung in ("deliberative_rl", "warm_up"))
+    assert matched["n"] == 6 and matched["ci95"] is None
+    assert matched["value"] == false_certain_baseline_matched(ours, theirs)
+    assert sum(a.right for a in ours) / 6 == after["accuracy_t1"]["value"]
+    assert sum(a.certain for a in theirs) / 6 == before["coverage_t1"]["value"]
+
+
 def test_lambda_is_logged_and_moves_between_batches(climbed):
     steps = of_rl(climbed)
     assert steps[0]["lambda"] == 0.3 and len(steps) == 3
@@ -68,6 +84,9 @@ def test_the_policy_searches_and_what_it_found_stands_between_its_turns(climbed)
     assert len(rows) == 36 and all(v["score"] is not None for v in verdicts)
     assert {json.loads(row["meta"])["condition"] for row in rows} == {
         "clean", "noisy", "conflicting"}
+    several = [turns for row in rows if (turns := json.loads(row["turns"]))]
+    assert any("<information>" in turn["environment"][0] for turns in several
+               for turn in turns[:-1])
     found = json.loads((climbed / "rungs/warm_up/evaluation.json").read_text())
     assert found["searches_per_answer_t1"]["value"] > 0
     assert found["format_t1"]["value"] > 0.5  # sixty steps teach the form, and nothing else

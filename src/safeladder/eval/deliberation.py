@@ -20,6 +20,8 @@ searches_per_answer         moves that the environment answered
 reads_per_answer
 accuracy_<group>            accuracy of the prompts whose ``meta["condition"]`` or
 false_certain_<group>       ``meta["tier"]`` it is (clean, conflicting ..; known, unknown ..)
+false_certain_baseline_     false certainty of the rung this one started from, were it certain of as
+matched                     many answers (:func:`false_certain_baseline_matched`); no interval
 ==========================  ====================================================================
 
 Reliability, coverage and selective accuracy are to be read together: an answerer that is never
@@ -31,8 +33,8 @@ certain has no false certainty, and is as reliable as it is often wrong. Interva
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -75,20 +77,28 @@ class ReliabilityBin(NamedTuple):
 
 def answer_of(trajectory: Trajectory) -> Answer:
     """Read a verified trajectory: the verdict that has the parts of type ``deliberative``."""
-    prompt, failed = trajectory.prompt, trajectory.status.is_error
-    groups = tuple(str(prompt.meta[key]) for key in GROUPS if key in prompt.meta)
-    blank = Answer(prompt.id, cluster_of(prompt.id, prompt.meta), None, None, groups=groups)
-    if failed:
+    blank = blank_answer(trajectory.prompt.id, trajectory.prompt.meta)
+    if trajectory.status.is_error:
         return blank
     episode = read_episode(trajectory)
-    blank = blank._replace(searches=episode.searches, reads=episode.reads)
-    parts = next((v.parts for v in trajectory.deciding_verdicts.values()
-                  if v.score is not None and v.parts.keys() >= set(PARTS)), None)
+    judged = [v.parts for v in trajectory.deciding_verdicts.values() if v.score is not None]
+    return with_parts(blank._replace(searches=episode.searches, reads=episode.reads), judged)
+
+
+def blank_answer(prompt_id: str, meta: Mapping[str, Any]) -> Answer:
+    """An answer of which nothing is known but what was asked."""
+    groups = tuple(str(meta[key]) for key in GROUPS if key in meta)
+    return Answer(prompt_id, cluster_of(prompt_id, meta), None, None, groups=groups)
+
+
+def with_parts(answer: Answer, verdict_parts: Iterable[Mapping[str, float]]) -> Answer:
+    """The answer with what the first verdict of type ``deliberative`` says; as it is without."""
+    parts = next((parts for parts in verdict_parts if parts.keys() >= set(PARTS)), None)
     if parts is None:
-        return blank
+        return answer
     stated = parts.get("confidence")
-    return blank._replace(right=parts["accuracy"], certain=parts["certain"],
-                          confidence=None if stated is None else int(stated))
+    return answer._replace(right=parts["accuracy"], certain=parts["certain"],
+                           confidence=None if stated is None else int(stated))
 
 
 def deliberation_metrics(

@@ -224,7 +224,7 @@ def _cell(name: str, rung: RungEntry) -> dict[str, str]:
     if figure is None:
         return {"value": "\u2013", "note": ""}
     note = f"n {figure.n:,}" + (f", {figure.unjudged:,} unjudged" if figure.unjudged else "")
-    return {"value": figure_text(figure, percent=not name.startswith("tokens_per_answer")),
+    return {"value": figure_text(figure, percent="_per_answer" not in name),
             "note": note}
 
 

@@ -15,9 +15,14 @@ from safeladder.data.stream import build_stream
 from safeladder.engine.base import Sampler, SamplingParams, Trainer
 from safeladder.engine.local.models import LoadedModel, save_checkpoint
 from safeladder.envs import Environment
-from safeladder.eval.deliberation import deliberation_metrics
+from safeladder.eval.deliberation import (
+    answer_of,
+    deliberation_metrics,
+    false_certain_baseline_matched,
+)
 from safeladder.eval.evaluate import evaluate
-from safeladder.eval.metrics import evaluation_metrics
+from safeladder.eval.metrics import evaluation_metrics, suffix
+from safeladder.eval.statistics import Estimate
 from safeladder.files import write_text
 from safeladder.ladder.build import (
     Collector,
@@ -34,6 +39,7 @@ from safeladder.ladder.environments import SingleTurnSpec, build_environment
 from safeladder.ladder.judges import CostWatch, judge_makers
 from safeladder.ladder.log import RungLog
 from safeladder.ladder.recipe import EvaluationSet, Recipe, RLRung, Rung, SFTRung
+from safeladder.ladder.report_data import deliberation_answers
 from safeladder.ladder.run_dir import RunDir
 from safeladder.ladder.summary import MemoryWatch
 from safeladder.ladder.traces import TraceKey, write_traces
@@ -209,10 +215,12 @@ class RungWork:
 
     async def _validate(self, sampler: Sampler, _step: int) -> Mapping[str, float]:
         """Greedy figures on the validation prompts."""
-        environment = build_environment(self.climber.recipe.evaluation.validation_environment)
-        trajectories = await self._judged(sampler, environment, self.climber.validation,
-                                          self._params(0.0, 0))
+        spec = self.climber.recipe.evaluation.validation_environment
+        trajectories = await self._judged(sampler, build_environment(spec),
+                                          self.climber.validation, self._params(0.0, 0))
         estimates = evaluation_metrics(trajectories)
+        if spec.type == "search":
+            estimates |= deliberation_metrics(trajectories)
         return {name: e.value for name, e in estimates.items() if e.value is not None}
 
     async def evaluation(self) -> dict[str, object]:
@@ -229,8 +237,25 @@ class RungWork:
                 estimates = evaluation_metrics(trajectories, chosen.name, temperature)
                 if chosen.environment.type == "search":
                     estimates |= deliberation_metrics(trajectories, chosen.name, temperature)
+                    estimates |= self._matched(trajectories, chosen.name, temperature)
                 figures |= {name: asdict(e) for name, e in estimates.items()}
         return figures
+
+    def _matched(
+        self, trajectories: Sequence[Trajectory], split: str, temperature: float,
+    ) -> dict[str, Estimate]:
+        """False certainty of the rung this one started from, at as many certain answers; nothing
+        where that rung was not evaluated.
+        """
+        start, run = self.climber.recipe.start_of(self.rung), self.climber.run
+        if start is None or not (
+                run.traces / TraceKey(start, -1, split, temperature).filename).exists():
+            return {}
+        baseline = deliberation_answers(run.path, start, split, temperature)
+        value = false_certain_baseline_matched([answer_of(t) for t in trajectories], baseline)
+        n = 0 if value is None else len(baseline)
+        return {f"false_certain_baseline_matched{suffix(split, temperature)}":
+                Estimate(value, n, None)}
 
     async def _judged(
         self, sampler: Sampler, environment: Environment, prompts: Sequence[Prompt],

@@ -66,8 +66,16 @@ def trace_row(key: TraceKey, trajectory: Trajectory) -> dict[str, Any]:
         "error": trajectory.error, "verdicts": json.dumps(verdicts),
         "reward_total": None if reward is None else reward.total,
         "parts": json.dumps(dict(reward.parts) if reward else {}),
-        "num_tokens": trajectory.num_tokens,
+        "num_tokens": trajectory.num_tokens, "turns": json.dumps(_turns(trajectory)),
     }
+
+
+def _turns(trajectory: Trajectory) -> list[dict[str, Any]]:
+    """Each response with what the environment said to it; none where there was one turn alone."""
+    if len(trajectory.turns) < 2:
+        return []
+    return [{"response": turn.response, "environment": [m.text for m in turn.environment_messages]}
+            for turn in trajectory.turns]
 
 
 def _schema(pa: Any) -> Any:
@@ -76,5 +84,5 @@ def _schema(pa: Any) -> Any:
              "num_tokens": pa.int64()}
     names = ("rung", "step", "split", "temperature", "prompt_id", "source", "task", "prompt_text",
              "messages", "response", "reference", "meta", "status", "error", "verdicts",
-             "reward_total", "parts", "num_tokens")
+             "reward_total", "parts", "num_tokens", "turns")
     return pa.schema([(name, kinds.get(name, text)) for name in names])

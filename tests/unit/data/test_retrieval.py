@@ -26,10 +26,11 @@ def test_the_scores_are_those_of_bm25():
 
 
 def test_ties_keep_the_order_and_strangers_are_no_results():
-    index = PassageIndex([Document(f"t{i}", "same words here") for i in range(9)]
-                         + [Document("other", "nothing")])
-    assert [hit.number for hit in index.search("same words", 4)] == [0, 1, 2, 3]
-    assert [hit.number for hit in index.search("same words", 20)] == list(range(9))
+    index = PassageIndex([Document(f"t{i}", "same words" if i % 3 else "same same words words")
+                          for i in range(90)] + [Document("other", "nothing")])
+    better, worse = list(range(0, 90, 3)), [i for i in range(90) if i % 3]
+    assert [hit.number for hit in index.search("same words", 4)] == [0, 3, 6, 9]
+    assert [hit.number for hit in index.search("same words", 95)] == better + worse
     assert index.search("unheard of", 3) == [] == index.search("?!", 3)
 
 

@@ -115,6 +115,11 @@ def test_a_trajectory_is_read_with_its_groups_and_counts():
     assert (ill.right, ill.certain, ill.confidence, ill.searches) == (0.0, 0.0, None, 1)
 
 
+def test_only_what_the_environment_answered_counts_as_a_search():
+    cut = trajectory(SEARCH, (SEARCH[0], False), status=Status.TRUNCATED_LENGTH)
+    assert answer_of(cut).searches == 1
+
+
 def test_failed_and_unjudged_are_not_wrong():
     failed = answer_of(trajectory(SEARCH, status=Status.ERROR_TOOL))
     assert (failed.right, failed.certain, failed.searches) == (None, None, None)
