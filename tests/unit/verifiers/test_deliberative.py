@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -269,3 +270,13 @@ def test_a_recipe_names_it_and_a_rung_may_have_its_own():
     recipe = validate(Recipe, data, "recipe")
     assert recipe.objective_of(recipe.rungs[0]).start == 0.3
     assert recipe.objective_of(recipe.rungs[-1]).start == 0
+
+
+def test_the_recipe_of_the_documentation_is_valid():
+    page = Path(__file__).parents[3] / "docs" / "rungs" / "deliberative_search_rl.md"
+    spec = yaml.safe_load(page.read_text().split("```yaml\n")[1].split("```")[0])
+    recipe = validate(Recipe, {
+        "name": "page", "model": {"type": "checkpoint", "path": "nowhere"}, **spec}, "page")
+    assert [recipe.objective_of(rung).start for rung in recipe.rungs] == [0.3, 0.3, 0.0]
+    assert [spec.type for spec in recipe.environments] == [
+        "search", "search", "search", "single_turn"]
