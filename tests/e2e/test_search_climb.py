@@ -69,6 +69,12 @@ def test_the_start_is_the_baseline_at_as_many_certain_answers(climbed):
     assert sum(a.certain for a in theirs) / 6 == before["coverage_t1"]["value"]
 
 
+def test_the_report_shows_the_whole_episode(climbed):
+    page = (climbed / "report.html").read_text()
+    assert "&lt;search&gt;" in page and "&lt;information&gt;" in page
+    assert "false_certain_baseline_matched" in page
+
+
 def test_lambda_is_logged_and_moves_between_batches(climbed):
     steps = of_rl(climbed)
     assert steps[0]["lambda"] == 0.3 and len(steps) == 3

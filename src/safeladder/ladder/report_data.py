@@ -176,6 +176,7 @@ def read_trace(path: Path) -> list[Row]:
         for row in rows:
             for column in ("reference", "meta", "verdicts", "parts"):
                 row[column] = json.loads(row[column])
+            row["turns"] = json.loads(row.get("turns", "[]"))  # runs of old have no such column
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: no trace file ({error}); remove it to go on") from error
     return list(rows)

@@ -5,6 +5,8 @@ import pickle
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from safeladder.data.retrieval import Document, PassageIndex
 from safeladder.engine.base import SamplingParams
@@ -13,6 +15,7 @@ from safeladder.envs import Episode, Search
 from safeladder.envs.search import INSTRUCTIONS
 from safeladder.errors import DataError, ToolError
 from safeladder.render import Renderer
+from safeladder.render.actions import read_move
 from safeladder.rollout import rollout
 from safeladder.tools import SearchTool
 from safeladder.train.batch import trajectory_datums
@@ -69,6 +72,22 @@ def test_limits_are_one_line_and_not_the_end():
     assert play(env, SEARCH, SEARCH, read, read, ANSWER)[1::2] == [
         "no more search .", "no more read ."]
     assert play(ENV, f"{THINK} <search> zzz </search>") == ["nothing found ."]
+
+
+BLOCKS = st.sampled_from([
+    "<think> so </think>", "<think>", "<search> Aldor </search>", "<search> zzz </search>",
+    "<read> 1 </read>", "<read> Bordor </read>", "<confidence> 8 </confidence>", "9",
+    "<answer> Sil </answer>", "<information> x </information>"])
+
+
+@given(st.lists(st.lists(BLOCKS, min_size=1, max_size=4).map(" ".join), max_size=6))
+def test_the_environment_goes_on_exactly_while_responses_are_searches_and_reads(responses):
+    said = play(ENV, *responses)
+    kinds = [read_move(response).kind for response in responses]
+    assert [text is not None for text in said] == [kind in ("search", "read") for kind in kinds]
+    searches = [text for text, kind in zip(said, kinds, strict=True) if kind == "search"]
+    assert all(text == "no more search ." for text in searches[ENV.max_searches:])
+    assert "no more search ." not in searches[:ENV.max_searches]
 
 
 @pytest.mark.parametrize("response", [
