@@ -32,9 +32,8 @@ def metrics(folder):
     return [{k: v for k, v in json.loads(line).items() if k != "time"} for line in lines]
 
 
-def of_rl(folder):
-    return [r["metrics"] for r in metrics(folder)
-            if (r["rung"], r["kind"]) == ("deliberative_rl", "rl")]
+def of_rl(folder, rung="deliberative_rl"):
+    return [r["metrics"] for r in metrics(folder) if (r["rung"], r["kind"]) == (rung, "rl")]
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +80,15 @@ def test_lambda_is_logged_and_moves_between_batches(climbed):
     assert len({step["lambda"] for step in steps}) > 1
     assert {"reliability/mean", "deliberation/false_certain",
             "reward/part/accuracy"} <= set(steps[0])
+
+
+def test_a_rung_has_an_objective_of_its_own(climbed):
+    (step,) = of_rl(climbed, "unconstrained")
+    assert step["lambda"] == 0
+    first = of_rl(climbed)[0]  # the same rollout, rewarded with lambda 0.3
+    assert step["reward/part/reliability"] == first["reward/part/reliability"] > 0
+    assert step["reward/mean"] == pytest.approx(
+        first["reward/mean"] - 0.3 * first["reward/part/reliability"])
 
 
 def test_the_policy_searches_and_what_it_found_stands_between_its_turns(climbed):
