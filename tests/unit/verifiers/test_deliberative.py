@@ -160,6 +160,7 @@ def test_failing_on_purpose_pays_exactly_from_the_cap_on():
         with pytest.raises(ConfigError, match=rf"from {limit} on .*failing on purpose pays"):
             build_objective({**OBJECTIVE, **settings})
     build_objective({**OBJECTIVE, "maximum": 0.899})
+    build_objective({**OBJECTIVE, "multiplier": "fixed", "initial": 0, "brier": 0.8})
     build_objective({**OBJECTIVE, "reliability": "signed", "maximum": 0.449})
     unchecked = build_objective({**OBJECTIVE, "multiplier": "fixed", "initial": 0.5})
     unchecked._state.value = 0.95  # what a cap above 0.9 would allow

@@ -88,7 +88,8 @@ class DeliberativeReward(StrictModel):
     def _failing_never_pays(self) -> DeliberativeReward:
         if (self.tasks is None) != (self.otherwise is None):
             raise ValueError("give both tasks and otherwise (the objective of the others), or none")
-        slope, highest = SLOPE[self.reliability], max(self.start, self.cap)
+        slope = SLOPE[self.reliability]
+        highest = self.start if self.multiplier == "fixed" else self.cap
         if slope * highest + self.brier >= ACCURACY_SHARE - 1e-9:
             limit = (ACCURACY_SHARE - self.brier) / slope
             raise ValueError(
