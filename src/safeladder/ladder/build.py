@@ -14,6 +14,7 @@ from safeladder.engine.local.models import (
     LoadedModel,
     LoraParams,
     build_model,
+    freeze,
     load_model,
 )
 from safeladder.engine.local.trainer import LocalTrainer
@@ -54,7 +55,7 @@ def load_checkpoint(path: str | Path, recipe: Recipe) -> LoadedModel:
     """Load a Hugging Face checkpoint as the recipe's engine wants it."""
     engine = recipe.engine
     lora = None if engine.lora_rank is None else LoraParams(rank=engine.lora_rank)
-    return load_model(path, device=engine.device, lora=lora)
+    return freeze(load_model(path, device=engine.device, lora=lora), engine.freeze)
 
 
 def build_trainer(loaded: LoadedModel, engine: LocalEngineSpec, failures: Path) -> LocalTrainer:

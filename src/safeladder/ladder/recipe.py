@@ -50,6 +50,9 @@ class LocalEngineSpec(StrictModel):
     max_rows: int = Field(128, ge=1, description="rows sampled at once")
     max_tokens_per_microbatch: int = Field(2048, ge=1)
     lora_rank: int | None = Field(None, ge=1, description="train a LoRA of this rank through peft")
+    freeze: list[str] = Field(
+        default_factory=list, description="modules that are not trained, by a name on their path: "
+        "visual (Qwen2.5-VL) or vision_tower (LLaVA, InternVL) keeps the image encoder")
 
 
 class EvaluationSet(StrictModel):
