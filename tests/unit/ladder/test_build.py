@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from safeladder.algos.ppo_clip import ClippedSurrogate
+from safeladder.algos.presets import build_algorithm
 from safeladder.config import validate
 from safeladder.data.knights_knaves.compact import draw_puzzle, puzzle_text, response_text
 from safeladder.data.sources import TraceAnswersSource, build_source
@@ -47,7 +49,9 @@ def test_an_evaluation_that_nobody_judged_stops_like_training():
 
 
 def test_shipped_recipes_are_valid():
-    for name in ("first_climb", "first_climb_controls", "logic_rl_7b"):
+    for name in ("first_climb", "first_climb_controls", "first_climb_collapse", "logic_rl_7b",
+                 "safework_r1_qwen2_5_vl_7b", "safework_r1_qwen2_5_vl_72b",
+                 "safework_r1_internvl3_78b", "safework_r1_deepseek_70b"):
         assert load_recipe(name, []).name == name
 
 
@@ -67,6 +71,15 @@ def test_extending_replaces_a_mapping_of_another_type(tmp_path):
     path.write_text("extends: first_climb\nname: mine\n"
                     "objective: {tasks: {'*': {parts: {logic_rl: 1}}}}\n")
     assert set(load_recipe(str(path), []).objective.tasks) == {"logic", "*"}
+
+
+def test_extending_replaces_an_algorithm_of_another_preset():
+    text_only = load_recipe("safework_r1_deepseek_70b", [])
+    images = load_recipe("safework_r1_qwen2_5_vl_7b", [])
+    stage = next(rung for rung in text_only.rungs if rung.name == "m3_rl")
+    assert build_algorithm(stage.algorithm).loss == ClippedSurrogate(eps_low=0.2, eps_high=0.2)
+    assert (stage.settings.prompts_per_step, stage.settings.max_tokens) == (48, 8192)
+    assert (text_only.engine.freeze, images.engine.freeze) == ([], ["visual"])
 
 
 def test_the_recipe_in_the_readme_is_valid():
