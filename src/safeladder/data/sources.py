@@ -29,12 +29,13 @@ from safeladder.data.knights_knaves.published_sources import (
 from safeladder.data.microworld.search import SearchDemonstrations, SearchQuestions
 from safeladder.data.microworld.source import MicroworldCorpus, MicroworldSource
 from safeladder.data.reasoning_gym import reasoning_gym_prompts
+from safeladder.data.responses import read_responses
 from safeladder.data.rows import Columns, RowFormat, check_references, to_prompt
 from safeladder.data.source import Source
 from safeladder.data.splits import split_by_key
 from safeladder.data.trace_answers import demonstrations, read_answers, shortest
 from safeladder.errors import ConfigError, DataError, import_extra
-from safeladder.types import Prompt
+from safeladder.types import Message, Prompt
 
 
 class RowSource(Source):
@@ -170,6 +171,20 @@ class PythonSource(RowSource):
         return prompts_from_iterable(function(**self.args), self.target, self, base)
 
 
+class ResponsesSource(Source):
+    """A file of responses (:mod:`safeladder.data.responses`), to be imitated."""
+
+    type: Literal["responses"]
+    path: str
+
+    def build(self, base: Path) -> list[Prompt]:
+        """The prompts, each with its response as the assistant's last message."""
+        rows = read_responses(base / self.path)
+        return self.finish(_with_own_ids([
+            replace(row.prompt, messages=(*row.prompt.messages, Message("assistant", row.response)))
+            for row in rows]))
+
+
 class ReasoningGymSource(Source):
     """A generator of reasoning-gym."""
 
@@ -251,7 +266,7 @@ SourceSpec = Annotated[
     JsonlSource | ParquetSource | HuggingFaceSource | PythonSource | KnightsKnavesSource
     | FreshKnightsKnavesSource | CompactPuzzles | CompactChains | CompactWalks
     | MicroworldSource | MicroworldCorpus | SearchQuestions | SearchDemonstrations
-    | ReasoningGymSource | SplitSource | TraceAnswersSource,
+    | ResponsesSource | ReasoningGymSource | SplitSource | TraceAnswersSource,
     Field(discriminator="type"),
 ]
 SplitSource.model_rebuild()

@@ -96,7 +96,7 @@ def corpus_texts(prompts: Sequence[Prompt]) -> list[str]:
 
 
 def supervised_rows(
-    specs: Sequence[SourceSpec], renderer: Renderer, imitate: Literal["last", "all"] = "last",
+    prompts: Sequence[Prompt], renderer: Renderer, imitate: Literal["last", "all"] = "last",
 ) -> list[Datum]:
     """Rows to train on: a demonstration where the last message is the assistant's, else the
     whole text of a rendered row. ``imitate``: the last message of the assistant, or all of them.
@@ -105,7 +105,7 @@ def supervised_rows(
         DataError: a row is neither.
     """
     rows = []
-    for prompt in load_prompts(specs):
+    for prompt in prompts:
         if prompt.rendered is not None:
             rows.append(training_row(renderer.encode(prompt.rendered)))
         elif prompt.messages and prompt.messages[-1].role == "assistant":

@@ -12,9 +12,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from safeladder.config import StrictModel, apply_overrides, validate
+from safeladder.data.microworld.source import MicroworldSource
 from safeladder.data.sources import SourceSpec
 from safeladder.data.stream import CurriculumSpec
 from safeladder.ladder.environments import EnvironmentSpec, SingleTurnSpec
+from safeladder.ladder.filters.steps import FilterStep
 from safeladder.ladder.recipe_files import find_recipe, read_recipe
 from safeladder.train.rl import RLSettings
 from safeladder.train.sft import SFTSettings
@@ -101,6 +103,17 @@ class SFTRung(RungBase):
         "the last one, or on all of them (never on what others say)")
     validation: list[SourceSpec] = Field(
         default_factory=list, description="held-out rows for the validation loss")
+    filters: list[FilterStep] = Field(
+        default_factory=list, description="steps that the demonstrations must pass "
+        "(docs/rungs/cot_sft.md); the report is left in rungs/<name>/filters.json and .html")
+
+    @model_validator(mode="after")
+    def _noise_is_disclosed(self) -> SFTRung:
+        noisy = [s for s in self.data if isinstance(s, MicroworldSource) and s.noise]
+        if noisy and not self.disclosure:
+            raise ValueError(f"rung {self.name!r} learns from a teacher that misjudges "
+                             f"(noise {max(s.noise for s in noisy):g}): say so in its disclosure")
+        return self
 
 
 class RLRung(RungBase):

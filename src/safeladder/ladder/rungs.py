@@ -36,6 +36,8 @@ from safeladder.ladder.build import (
     supervised_rows,
 )
 from safeladder.ladder.environments import SingleTurnSpec, build_environment
+from safeladder.ladder.filters.demonstrations import filter_demonstrations
+from safeladder.ladder.filters.pipeline import write_report
 from safeladder.ladder.judges import CostWatch, judge_makers
 from safeladder.ladder.log import RungLog
 from safeladder.ladder.recipe import EvaluationSet, Recipe, RLRung, Rung, SFTRung
@@ -179,13 +181,26 @@ class RungWork:
 
     async def sft(self, rung: SFTRung) -> LoopState:
         """Supervised."""
+        prompts = load_prompts(rung.data)
+        if rung.filters:
+            prompts = await self._filtered(rung, prompts)
         return await train_sft(SFTRun(
             name=rung.name, trainer=self.trainer,
-            rows=ShuffledRows(supervised_rows(rung.data, self.renderer, rung.imitate), self.seed),
+            rows=ShuffledRows(supervised_rows(prompts, self.renderer, rung.imitate), self.seed),
             settings=rung.settings, checkpoints=self.checkpoints,
             log=self.log(rung.settings.num_steps),
-            validation=supervised_rows(rung.validation, self.renderer, rung.imitate),
+            validation=supervised_rows(load_prompts(rung.validation), self.renderer,
+                                       rung.imitate),
             evaluate=self._validate if self.climber.validation else None))
+
+    async def _filtered(self, rung: SFTRung, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """The demonstrations that pass the rung's filters; the report stays in its folder."""
+        kept, report = await filter_demonstrations(
+            prompts, rung.filters, rung.name, self.judge.verifiers, self.judge.policy)
+        page = write_report(report, self.climber.run.filters(rung.name))
+        self.climber.display.message(f"{rung.name}: {report.kept} of {report.rows} demonstrations "
+                                     f"passed {len(report.steps)} filters: {page}")
+        return kept
 
     async def rl(self, rung: RLRung) -> LoopState:
         """Reinforcement learning."""

@@ -1,6 +1,8 @@
 """Chains of thought of the microworld: what they derive is so, and the answer follows."""
 
+import contextlib
 import hashlib
+import itertools
 import json
 import random
 import re
@@ -24,7 +26,14 @@ from safeladder.data.microworld.families import demonstrate
 from safeladder.data.microworld.knowledge import VALUES, facts
 from safeladder.data.microworld.safety import request_of
 from safeladder.data.microworld.value import EXCUSES
-from safeladder.data.microworld.world import ACTIONS, ADJECTIVES, GUARDS, HAZARDS, OBJECTS, is_hazard
+from safeladder.data.microworld.world import (
+    ACTIONS,
+    ADJECTIVES,
+    GUARDS,
+    HAZARDS,
+    OBJECTS,
+    is_hazard,
+)
 from safeladder.data.sources import build_source
 from safeladder.errors import ConfigError
 from safeladder.render.think import split_think
@@ -216,7 +225,7 @@ def test_strategies_differ_in_length(family):
                                   for row in rows_of(family, {name: 1.0})]))
              for name in STRATEGIES[family]}
     ordered = sorted(words.values())
-    assert all(b > 1.05 * a for a, b in zip(ordered, ordered[1:], strict=False)), words
+    assert all(b > 1.05 * a for a, b in itertools.pairwise(ordered)), words
     assert ordered[-1] > 1.8 * ordered[0], words
 
 
@@ -284,9 +293,7 @@ def test_puzzles_are_read_back(seed, people):
 
 @given(st.text(alphabet="AnBob says.kightve or", max_size=60))
 def test_what_is_no_puzzle_is_a_value_error_or_read(text):
-    try:
+    with contextlib.suppress(ValueError):
         read_puzzle(text)
-    except ValueError:
-        pass
 
 

@@ -38,7 +38,9 @@ def arithmetic_chain(prompt: Prompt, strategy: str, rng: random.Random, misjudge
     return Chain(" ".join(parts), str(last) if misjudges else None)
 
 
-def _steps(start: int, asked: Sequence[tuple[str, int]], slip: int = -1, by: int = 0) -> list[_Step]:
+def _steps(
+    start: int, asked: Sequence[tuple[str, int]], slip: int = -1, by: int = 0,
+) -> list[_Step]:
     """The steps; the one numbered ``slip`` is ``by`` off. Ends early at what cannot be done."""
     steps: list[_Step] = []
     value = start

@@ -30,7 +30,7 @@ STRATEGIES = ("sight", "list", "work", "check")
 
 
 def logic_chain(prompt: Prompt, strategy: str, rng: random.Random, misjudges: bool) -> Chain:
-    """``sight`` the outcome alone; ``list`` the tries; ``work`` every statement; ``check`` twice."""
+    """``sight`` the outcome; ``list`` the tries; ``work`` every statement; ``check`` them twice."""
     statements, names = read_puzzle(prompt.messages[0].text)
     solution = tuple(word == "knight" for word in prompt.reference["roles"])
     puzzle = Puzzle(statements, names, solution)
