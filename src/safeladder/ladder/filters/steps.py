@@ -23,6 +23,7 @@ from safeladder.types import Group, Verdict
 from safeladder.verifiers.base import Verifier, VerifyPolicy, verify_all
 from safeladder.verifiers.format import think_text
 from safeladder.verifiers.patterns import PATTERNS, entropy_bits, profile
+from safeladder.verifiers.registry import check_spec
 from safeladder.verifiers.report import NOT_APPLICABLE
 
 Row = LabelledResponse
@@ -81,6 +82,14 @@ class VerifierStep(_Step):
     spare: list[str] = Field(
         default_factory=list, description="parts of the verdict that keep a row if they are above "
         "0 (abstained: an honest 'I do not know' is not wrong)")
+
+    @field_validator("verifier")
+    @classmethod
+    def _buildable(cls, spec: str | dict[str, Any]) -> str | dict[str, Any]:
+        """Wrong settings are found when the recipe is read, not when the rung begins."""
+        if isinstance(spec, dict):
+            check_spec(spec, "verifier")
+        return spec
 
     @property
     def title(self) -> str:
