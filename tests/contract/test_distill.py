@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from model_server import ModelServer, serve
 
+from safeladder.cli.data_filter import run_distill
 from safeladder.config import validate
 from safeladder.data.images import to_media
 from safeladder.data.responses import read_responses
@@ -243,3 +244,26 @@ steps:
     imitated = build_source({"type": "responses", "path": str(tmp_path / "out/kept.jsonl")})
     assert {m.messages[-1].role for m in imitated} == {"assistant"}
     assert {m.meta["teacher"] for m in imitated} == {"teacher-1"}
+
+
+def test_the_command_prints_what_it_did_and_fails_when_something_is_missing(
+    server, tmp_path, capsys,
+):
+    file = tmp_path / "p.jsonl"
+    file.write_text('{"prompt": "2+2"}\n{"prompt": "3+3"}\n')
+    card = tmp_path / "teacher.yaml"
+    card.write_text(f"{{base_url: '{server.url}', model: m, max_retries: 0, max_concurrency: 1}}")
+    note = tmp_path / "system.txt"
+    note.write_text("think aloud\n")
+    settings = {"n": 1, "temperature": 1.0, "max_tokens": 60, "seed": 0}
+    out = tmp_path / "c.jsonl"
+    server.faults = [400]
+    assert not run_distill(file, out, str(card), None, f"@{note}", None, settings)
+    said = capsys.readouterr().out
+    assert "1 responses written now, 0 were there already, 1 failed, 0 not asked" in said
+    assert "run the same command again" in said and "fault 400" in said
+    assert server.requests[-1]["messages"][0] == {"role": "system", "content": "think aloud"}
+    assert run_distill(file, out, str(card), None, f"@{note}", None, settings)
+    assert "1 were there already" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="cannot be read"):
+        run_distill(file, out, str(card), None, "@nowhere", None, settings)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safeladder.files import write_text
+from safeladder.ladder.filters.page import filter_parts
 from safeladder.ladder.report_data import RunData, load_run
 from safeladder.ladder.report_monitor import judge_rows, monitor_charts, monitor_rows
 from safeladder.ladder.report_sections import (
@@ -74,6 +75,7 @@ def context(data: RunData) -> dict[str, Any]:
         "monitor_rows": monitor_rows(data), "judge_rows": judge_rows(data),
         "gap_rows": gap_rows(data), "rules": rule_lines(data), "puzzles": puzzles(data),
         "tables": figure_tables(data), "cost_rows": cost_rows(data),
+        "filters": filter_parts(data),
         "abstentions": abstention_rows(data), "versions": data.manifest.get("versions", {}),
         "recipe_text": data.run.recipe.read_text(encoding="utf-8")}
 

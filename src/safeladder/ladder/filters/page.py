@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from safeladder.ladder.filters.pipeline import FilterReport, StepReport
+from safeladder.ladder.filters.pipeline import FilterReport, StepReport, read_report
 from safeladder.ladder.report_charts import Chart
+from safeladder.ladder.report_data import RunData
 
 KEPT, DROPPED, OPEN, BEFORE = 3, 5, 1, 0
 """Colours."""
@@ -57,6 +58,22 @@ def step_rows(report: FilterReport) -> list[dict[str, str]]:
                      "note": why + (f" ({step.not_applicable} not applicable)"
                                     if step.not_applicable else "")})
     return rows
+
+
+def filter_parts(data: RunData) -> list[dict[str, Any]]:
+    """What the report of a climb shows of the filters of its rungs.
+
+    Raises:
+        CheckpointError: a rung's ``filters.json`` cannot be read.
+    """
+    parts = []
+    for rung in data.rungs:
+        path = data.run.filters(rung.name)
+        if path.exists():
+            report = read_report(path)
+            parts.append({"rung": rung.name, "headline": headline(report),
+                          "rows": step_rows(report)})
+    return parts
 
 
 def diversity_text(figures: Mapping[str, Any]) -> str:

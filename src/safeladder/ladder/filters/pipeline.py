@@ -17,7 +17,7 @@ from pydantic import Field
 
 from safeladder.config import StrictModel, validate
 from safeladder.data.responses import LabelledResponse, read_responses, response_cells
-from safeladder.errors import DataError, StorageError
+from safeladder.errors import CheckpointError, DataError, StorageError
 from safeladder.files import atomic_file, write_text
 from safeladder.ladder.filters.steps import Context, Decision, FilterStep
 from safeladder.ladder.recipe_files import find_recipe, read_recipe
@@ -181,6 +181,23 @@ def write_report(report: FilterReport, target: Path) -> Path:
     page = target.with_suffix(".html")
     write_text(page, render_page(report))
     return page
+
+
+def read_report(path: Path) -> FilterReport:
+    """What :func:`write_report` wrote.
+
+    Raises:
+        CheckpointError: it is not that.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        steps = [StepReport(**{**step, "examples": [Example(**e) for e in step["examples"]],
+                               "unjudged_examples": [Example(**e)
+                                                     for e in step["unjudged_examples"]]})
+                 for step in data.pop("steps")]
+        return FilterReport(**data, steps=steps)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: no report of filters ({error})") from None
 
 
 async def filter_file(path: Path, out: Path, steps: Sequence[FilterStep]) -> FilterReport:
