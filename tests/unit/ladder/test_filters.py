@@ -126,7 +126,8 @@ def test_duplicates_are_told_by_prompt_image_and_response():
 
 def test_near_duplicates_overlap_in_their_five_grams():
     # 1: eight words, 4 five-grams. 2: the last word differs: 3 shared of 5 in all = 0.6.
-    rows = [row(1, "a b c d e f g h"), row(2, "a b c d e f g x"), row(3, "a b c d e f g x", "other")]
+    rows = [row(1, "a b c d e f g h"), row(2, "a b c d e f g x"),
+            row(3, "a b c d e f g x", "other")]
     assert [d.first for d in duplicates(rows, "pair", 0.6)] == [None, 0, None]
     assert [d.first for d in duplicates(rows, "pair", 0.61)] == [None, None, None]
 
@@ -223,7 +224,7 @@ def test_diversity_balances_each_task_by_itself():
     rows = [row(i, "<think>so</think>1", task="a") for i in range(10)] + [
         row(i, "<think>wait</think>1", task="b") for i in range(10, 20)]
     assert len(run(rows, {"type": "diversity", "max_share": 0.4}).kept) == 20  # one profile each
-    mixed = run(rows + [row(99, "<think>so</think>1", task="b")],
+    mixed = run([*rows, row(99, "<think>so</think>1", task="b")],
                 {"type": "diversity", "max_share": 0.5, "max_drop": 1.0})
     assert Counter(r.prompt.task for r in mixed.kept) == {"a": 10, "b": 2}
 

@@ -115,7 +115,7 @@ def test_a_file_of_another_making_is_left_alone(server, tmp_path):
     out = tmp_path / "mine.jsonl"
     for text in ('{"prompt": "x", "response": "y"}\n', "not json\n", "[1]\n"):
         out.write_text(text)
-        with pytest.raises(DataError, match="mine.jsonl:1: not written by"):
+        with pytest.raises(DataError, match=r"mine\.jsonl:1: not written by"):
             ask(server, prompts(1), out)
         assert out.read_text() == text
 
