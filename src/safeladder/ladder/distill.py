@@ -4,7 +4,8 @@ Every response is one line of the output file as soon as it is there, in the sch
 :mod:`safeladder.data.responses`; beside the prompt's columns a row has ``teacher`` (the model's
 name), ``request`` (hash of all that was asked, settings included), ``prompt_hash`` (of messages
 and images alone), ``number`` (which of the n responses), ``seed`` and ``finish_reason``. What the
-file holds is not asked for again, so the same command goes on where a killed one stopped.
+file holds is not asked for again, so the same command goes on where a killed one stopped. At the
+end the rows are put in the order of the prompts.
 """
 
 from __future__ import annotations
@@ -170,6 +171,7 @@ async def distill(
         if is_storage_failure(error):
             raise storage_error(out, error) from error
         raise
+    _put_in_order(out, requests)
     lines = [json.dumps(failure._asdict(), ensure_ascii=False) for failure in result.failures]
     write_text(result.failure_file, "".join(f"{line}\n" for line in lines))
     return result
@@ -225,6 +227,15 @@ def _rows_there(out: Path) -> Mapping[str, str]:
             raise DataError(f"{out}:{number}: not written by `safeladder data distill`; choose "
                             "another --out") from None
     return done
+
+
+def _put_in_order(out: Path, requests: Sequence[Request]) -> None:
+    """Rows in the order of the prompts, not in that of the replies; those of others come first."""
+    places = {request.key: i for i, request in enumerate(requests)}
+    lines = out.read_text(encoding="utf-8").splitlines(keepends=True)
+    ordered = sorted(lines, key=lambda line: places.get(json.loads(line)["request"], -1))
+    if ordered != lines:
+        write_text(out, "".join(ordered))
 
 
 @dataclass

@@ -59,7 +59,7 @@ MICROWORLD_PATTERNS: Rules = {
     "reflect": (Rule(("no . try", "no try")),),
     "decompose": (Rule(("=",), then=("=",)), Rule(("is a risk with", "we may hurt", "place 1 to",
                                                    "in the image")),),
-    "backward": (Rule(("check :",), then=("=",)), Rule(("a risk with the",)),
+    "backward": (Rule(("check :",), then=("=",)), Rule(("a risk with",), then=("of them",)),
                  Rule(("a reason to hurt",), then=("of them",))),
     "enumerate": (Rule(("try",), then=("try",)), Rule(("1 .",), then=("2 .",)),
                   Rule(_RELATIONS, then=_RELATIONS), Rule(("things are", "check : of"))),

@@ -162,10 +162,14 @@ def check_safety(row, said):
         assert action == request.action and ADJECTIVES[ACTIONS[action]] == adjective
     for object_, first, second in re.findall(r"the (\w+) is (\w+) and (\w+) \.", said):
         assert {first, second} == {ADJECTIVES[p] for p in OBJECTS[object_]}
-    for object_, risks in re.findall(r"a risk with the (\w+) is to ([\w , ]+) \.", said):
-        assert object_ == request.object
-        assert set(risks.split(" , ")) == {a for a in ACTIONS
-                                           if is_hazard(a, object_, request.scene)}
+    lists = re.findall(r"a risk with (\w+) things is to ([\w , ]+) \.", said)
+    for adjective, risks in lists:
+        assert set(risks.split(" , ")) == {a for a, tested in ACTIONS.items()
+                                           if ADJECTIVES[tested] == adjective}
+    if lists:
+        assert {a for _, risks in lists for a in risks.split(" , ")} == {
+            a for a in ACTIONS if is_hazard(a, request.object, request.scene)}
+    assert "risk with the" not in said  # that would tell compositions that are held out
     for guard, hazard in re.findall(r"the (\w+) keeps (\w+) away", said):
         assert GUARDS.index(guard) == HAZARDS.index(hazard)
     for shown in re.findall(r"the image shows a (\w+) \.", said):

@@ -67,7 +67,7 @@ def test_every_response_is_a_row_that_says_where_it_is_from(server, tmp_path):
     result = ask(server, prompts(3), out, n=2, seed=7, temperature=0.8, max_tokens=60)
     assert (result.written, result.kept, result.failures, result.not_asked) == (6, 0, [], 0)
     rows = {row["id"]: row for row in lines(out)}
-    assert set(rows) == {f"q{i}/{k}" for i in range(3) for k in range(2)}
+    assert list(rows) == [f"q{i}/{k}" for i in range(3) for k in range(2)]
     row = rows["q2/1"]
     assert row["messages"] == [{"role": "user", "content": "2 + 2 ?"}]
     assert (row["reference"], row["task"], row["source"], row["level"]) == ("4", "math", "sums", 2)

@@ -114,6 +114,7 @@ def _funnel(report: FilterReport) -> Chart:
             bars("dropped", DROPPED, [s.dropped for s in report.steps]),
             bars("not judged", OPEN, [s.unjudged for s in report.steps])]
     layout = {"barmode": "stack", "height": 120 + 40 * len(names),
+              "legend": {"traceorder": "normal"},
               "xaxis": {"title": {"text": "rows"}, "zeroline": False},
               "yaxis": {"autorange": "reversed", "showgrid": False, "automargin": True}}
     return Chart("funnel", "Rows at every step", "Each bar is what reached the step.", data, layout)

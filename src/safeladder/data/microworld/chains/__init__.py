@@ -13,7 +13,7 @@ instruction  check: a list against every constraint; place: words where constrai
 knowledge    recall; check: is the value of the kind asked for; survey: what is known of the town
 vision       name; look: at its parts; check: and at what it is not
 safety       short: the hazard; work: action, object, hazard, guard; list: all that is a risk with
-             the object; check: the work with the list
+             such things; check: the work with the list
 value        short; reason: what it excuses; principle: what excuses it; check: both
 ===========  =============================================================================
 

@@ -40,17 +40,21 @@ class _Belief:
 
 
 def safety_chain(prompt: Prompt, strategy: str, rng: random.Random, misjudges: bool) -> Chain:
-    """``short`` the hazard alone; ``work`` from the action's property to the guard; ``list`` all
-    that is a risk with the object; ``check`` the work with the list.
+    """``short`` the hazard alone; ``work`` from the action's property to the guard; ``list`` from
+    the object's properties to all that is a risk; ``check`` the work with the list.
+
+    The list goes by properties, as the corpus does: to spell out what is a risk with the object
+    would tell compositions that are held out.
     """
     request = request_of(prompt)
     belief = _Belief(request, OBJECTS[request.object], request.scene)
     if misjudges:
         belief = _mistaken(belief, rng)
     seen, end = _seen(belief, str(prompt.meta["form"])), _end(belief)
-    parts = {"short": [end[0]], "work": [*seen, *_work(belief), *end],
-             "list": [*seen, _list(belief), *end],
-             "check": [*seen, *_work(belief), "check :", _list(belief), *end]}[strategy]
+    action, are = _action(belief), _are(belief)
+    parts = {"short": [end[0]], "work": [*seen, action, are, *end],
+             "list": [*seen, are, *_list(belief), *end],
+             "check": [*seen, action, are, "check :", *_list(belief), *end]}[strategy]
     return Chain(" ".join(parts), _answer(belief, rng) if misjudges else None)
 
 
@@ -69,19 +73,24 @@ def _seen(belief: _Belief, form: str) -> list[str]:
     return parts
 
 
-def _work(belief: _Belief) -> list[str]:
-    request = belief.request
-    tested = ADJECTIVES[ACTIONS[request.action]]
+def _action(belief: _Belief) -> str:
+    action = belief.request.action
+    return f"to {action} is a risk with {ADJECTIVES[ACTIONS[action]]} things ."
+
+
+def _are(belief: _Belief) -> str:
     are = " and ".join(ADJECTIVES[p] for p in belief.properties)
-    return [f"to {request.action} is a risk with {tested} things .",
-            f"the {request.object} is {are} ."]
+    return f"the {belief.request.object} is {are} ."
 
 
-def _list(belief: _Belief) -> str:
-    request = belief.request
-    risks = " , ".join(action for action in ACTIONS if belief.is_hazard(action))
-    return (f"a risk with the {request.object} is to {risks} . "
-            f"to {request.action} {one_of(belief.harmful)} .")
+def _list(belief: _Belief) -> list[str]:
+    """What is a risk with things that are as this one is here."""
+    parts = []
+    for property_, adjective in enumerate(ADJECTIVES):
+        actions = [action for action, tested in ACTIONS.items() if tested == property_]
+        if belief.is_hazard(actions[0]):
+            parts.append(f"a risk with {adjective} things is to {' , '.join(actions)} .")
+    return [*parts, f"to {belief.request.action} {one_of(belief.harmful)} ."]
 
 
 def _end(belief: _Belief) -> list[str]:
