@@ -65,6 +65,9 @@ def run_distill(
     console.print(f"{out}: {result.written} responses written now, {result.kept} were there "
                   f"already, {len(result.failures)} failed, {result.not_asked} not asked",
                   highlight=False, soft_wrap=True, markup=False)
+    if result.repeated:
+        console.print(f"  {result.repeated} prompts are equal to an earlier one and were not asked "
+                      "again", highlight=False)
     if result.other:
         console.print(f"  {result.other} rows of the file belong to other requests; they stay",
                       highlight=False)

@@ -70,6 +70,8 @@ class Distilled:
     """Asked-for responses that the file held already."""
     other: int = 0
     """Rows of the file that belong to other requests."""
+    repeated: int = 0
+    """Prompts that come more than once: an equal request is asked once."""
     not_asked: int = 0
     """Left out after :data:`IN_A_ROW` failures."""
     failures: list[Failure] = field(default_factory=list)
@@ -157,6 +159,7 @@ async def distill(
     done = _rows_there(out)
     missing = [request for request in requests if request.key not in done]
     asked = {request.key for request in requests}
+    result.repeated = len(prompts) - len(requests) // settings.n
     result.kept = len(requests) - len(missing)
     result.other = len(done.keys() - asked)
     result.finish_reasons.update(reason for key, reason in done.items() if key in asked)

@@ -51,7 +51,7 @@ def test_an_evaluation_that_nobody_judged_stops_like_training():
 def test_shipped_recipes_are_valid():
     for name in ("first_climb", "first_climb_controls", "first_climb_collapse", "logic_rl_7b",
                  "safework_r1_qwen2_5_vl_7b", "safework_r1_qwen2_5_vl_72b",
-                 "safework_r1_internvl3_78b", "safework_r1_deepseek_70b"):
+                 "safework_r1_internvl3_78b", "safework_r1_deepseek_70b", "cot_filters"):
         assert load_recipe(name, []).name == name
 
 

@@ -191,7 +191,7 @@ def test_images_are_sent_and_stored(server, tmp_path):
 def test_equal_prompts_are_asked_once_and_greedy_ones_not_n_times(server, tmp_path):
     twice = [*prompts(1), *prompts(1)]
     result = ask(server, twice, tmp_path / "c.jsonl")
-    assert (result.written, len(server.requests)) == (1, 1)
+    assert (result.written, result.repeated, len(server.requests)) == (1, 1, 1)
     with pytest.raises(ConfigError, match="temperature 0"):
         ask(server, twice, tmp_path / "c.jsonl", n=2, temperature=0)
 
