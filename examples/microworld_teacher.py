@@ -1,10 +1,10 @@
-"""A teacher to rehearse distilling with: an OpenAI-compatible endpoint without a model.
+r"""A teacher to rehearse distilling with: an OpenAI-compatible endpoint without a model.
 
 It answers prompts of one family of the microworld with a chain of thought, and one chain in ten
 misjudges, so that there is something to filter::
 
     python examples/microworld_teacher.py --family value --port 8123
-    safeladder data distill prompts.yaml --teacher http://127.0.0.1:8123/v1 --model rehearsal \\
+    safeladder data distill prompts.yaml --teacher http://127.0.0.1:8123/v1 --model rehearsal \
         --n 2 --out chains.jsonl
 
 It knows the answers to the first prompts of the family's training split by their text, which is

@@ -10,6 +10,7 @@
     rungs/<name>/checkpoint    Hugging Face format
     rungs/<name>/evaluation.json
     rungs/<name>/filters.json, .html   what the filters of a supervised rung dropped, and why
+    rungs/<name>/filters.rows.json     which rows passed them
     state/<name>/step-*    resumable states of an unfinished rung
     summary.json, report.html
 """

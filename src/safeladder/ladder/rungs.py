@@ -36,8 +36,7 @@ from safeladder.ladder.build import (
     supervised_rows,
 )
 from safeladder.ladder.environments import SingleTurnSpec, build_environment
-from safeladder.ladder.filters.demonstrations import filter_demonstrations
-from safeladder.ladder.filters.pipeline import write_report
+from safeladder.ladder.filters.demonstrations import RungFilters
 from safeladder.ladder.judges import CostWatch, judge_makers
 from safeladder.ladder.log import RungLog
 from safeladder.ladder.recipe import EvaluationSet, Recipe, RLRung, Rung, SFTRung
@@ -195,11 +194,13 @@ class RungWork:
 
     async def _filtered(self, rung: SFTRung, prompts: Sequence[Prompt]) -> list[Prompt]:
         """The demonstrations that pass the rung's filters; the report stays in its folder."""
-        kept, report = await filter_demonstrations(
-            prompts, rung.filters, rung.name, self.judge.verifiers, self.judge.policy)
-        page = write_report(report, self.climber.run.filters(rung.name))
-        self.climber.display.message(f"{rung.name}: {report.kept} of {report.rows} demonstrations "
-                                     f"passed {len(report.steps)} filters: {page}")
+        run = self.climber.run
+        filters = RungFilters(rung.name, rung.filters, run.filters(rung.name),
+                              self.judge.verifiers, self.judge.policy, run.judges)
+        kept = await filters.keep(prompts)
+        self.climber.display.message(
+            f"{rung.name}: {len(kept)} of {len(prompts)} demonstrations passed "
+            f"{len(rung.filters)} filters: {filters.report.with_suffix('.html')}")
         return kept
 
     async def rl(self, rung: RLRung) -> LoopState:

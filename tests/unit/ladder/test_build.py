@@ -13,7 +13,7 @@ from safeladder.config import validate
 from safeladder.data.knights_knaves.compact import draw_puzzle, puzzle_text, response_text
 from safeladder.data.sources import TraceAnswersSource, build_source
 from safeladder.errors import TooManyAbstentions
-from safeladder.ladder.build import check_failures, check_judged, supervised_rows
+from safeladder.ladder.build import check_failures, check_judged, load_prompts, supervised_rows
 from safeladder.ladder.embedded import train_tokenizer
 from safeladder.ladder.recipe import Recipe, load_recipe
 from safeladder.render.renderer import Renderer
@@ -95,7 +95,7 @@ def test_a_rung_imitates_the_shortest_right_answers_of_a_run(finished_run):
         [f"{puzzle_text(p)} {response_text(p, 'check')}" for p in puzzles], 512))
     spec = TraceAnswersSource(type="trace_answers",
                               path=str(finished_run / "traces/logic_rl-train-*.parquet"))
-    prompts, rows = build_source(spec), supervised_rows([spec], renderer)
+    prompts, rows = build_source(spec), supervised_rows(load_prompts([spec]), renderer)
     assert len(rows) == len(prompts) == len({prompt.id for prompt in prompts}) > 4
     for prompt, row in zip(prompts, rows, strict=True):
         # What is trained on is the response behind the think tag that the template pre-fills.

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import socket
 from collections import Counter
 from pathlib import Path
 
@@ -17,9 +18,9 @@ from safeladder.data.sources import build_source
 from safeladder.errors import ConfigError, DataError, StorageError, TooManyAbstentions
 from safeladder.ladder.filters import filter_file, filter_rows, load_steps
 from safeladder.ladder.filters.balance import cap_of
-from safeladder.ladder.filters.demonstrations import filter_demonstrations
+from safeladder.ladder.filters.demonstrations import RungFilters
 from safeladder.ladder.filters.duplicates import duplicates
-from safeladder.ladder.filters.pipeline import FilterRecipe
+from safeladder.ladder.filters.pipeline import FilterRecipe, read_report
 from safeladder.ladder.recipe import Recipe, load_recipe
 from safeladder.types import Media, Message, Prompt, Verdict
 from safeladder.verifiers import VerifyPolicy
@@ -301,21 +302,61 @@ def demonstrations():
                          "teacher": {"ideal": 0.7, "wrong": 0.3}, "strategies": {"reason": 1.0}})
 
 
-def test_demonstrations_that_pass_are_the_same_rows():
+def keep(prompts, folder, *specs, opened=None):
+    filters = RungFilters("cot_sft", steps_of(*specs), folder / "filters.json", opened or {},
+                          VerifyPolicy())
+    return asyncio.run(filters.keep(prompts))
+
+
+def test_demonstrations_that_pass_are_the_same_rows(tmp_path):
     prompts = demonstrations()
-    kept, report = asyncio.run(filter_demonstrations(
-        prompts, steps_of({"type": "verifier", "verifier": {"type": "microworld"}}), "cot_sft", {},
-        VerifyPolicy()))
+    answer = {"type": "verifier", "name": "answer", "verifier": {"type": "microworld"}}
+    kept = keep(prompts, tmp_path, answer)
     ideal = [p for p in prompts if p.meta["behaviour"] == "ideal"]
-    assert kept == ideal and report.kept == len(ideal) < report.rows == 30
+    assert kept == ideal
+    report = read_report(tmp_path / "filters.json")
+    assert report.kept == len(ideal) < report.rows == 30
+    assert report.steps[0].examples[0].why == "bad"
     for bad in (Prompt("p", (Message("user", "?"),)), Prompt("p", (), rendered="text")):
         with pytest.raises(DataError, match="last message is the assistant's"):
-            asyncio.run(filter_demonstrations([bad], steps_of({"type": "deduplicate"}), "x", {},
-                                              VerifyPolicy()))
+            keep([bad], tmp_path, {"type": "deduplicate"})
     with pytest.raises(DataError, match="'answer' dropped 30"):
-        asyncio.run(filter_demonstrations(
-            prompts, steps_of({"type": "verifier", "name": "answer", "min_score": 2,
-                               "verifier": {"type": "microworld"}}), "x", {}, VerifyPolicy()))
+        keep(prompts, tmp_path, {**answer, "min_score": 2})
+
+
+class OnlyOnce:
+    """A judge that changes its mind: it keeps everything, and the next time nothing."""
+
+    name, times = "once", 0
+
+    async def verify_many(self, trajectories):
+        self.times += 1
+        return [Verdict(self.name, float(self.times == 1), "said") for _ in trajectories]
+
+
+def test_a_rung_that_goes_on_learns_from_the_same_rows(tmp_path):
+    prompts, judge = demonstrations(), OnlyOnce()
+    step = {"type": "verifier", "verifier": "once"}
+    opened = {"once": judge}
+    assert keep(prompts, tmp_path, step, opened=opened) == prompts
+    assert keep(prompts, tmp_path, step, opened=opened) == prompts and judge.times == 1
+    # other rows, or other steps, are judged anew
+    with pytest.raises(DataError, match="no row of 29 passed"):
+        keep(prompts[1:], tmp_path, step, opened=opened)
+    (tmp_path / "filters.rows.json").write_text("{half")
+    with pytest.raises(DataError, match="no row of 30 passed"):
+        keep(prompts, tmp_path, step, opened=opened)
+
+
+def test_a_judge_that_does_not_answer_leaves_rows_open():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    judge = {"type": "judge", "rubric": "safety", "endpoint": {
+        "base_url": f"http://127.0.0.1:{port}/v1", "model": "m", "max_retries": 0}}
+    result = run([row(0, "<think>so</think> four")], {"type": "verifier", "verifier": judge})
+    assert (result.report.kept, result.report.dropped, result.report.unjudged) == (0, 0, 1)
+    assert "connection failed" in result.unjudged[0][2].why
 
 
 def test_a_noisy_teacher_must_be_disclosed():

@@ -107,6 +107,7 @@ def load_steps(name: str | None) -> list[FilterStep]:
 async def filter_rows(
     rows: Sequence[LabelledResponse], steps: Sequence[FilterStep], data: str,
     opened: Mapping[str, Verifier] | None = None, policy: VerifyPolicy | None = None,
+    judges: Path | None = None,
 ) -> Filtered:
     """Let every step sort what the steps before it kept.
 
@@ -116,6 +117,7 @@ async def filter_rows(
         data: what the report calls the rows.
         opened: verifiers that steps may name; any other is opened here, and closed.
         policy: how long a verdict may take, and how many may fail before it stops; default: all.
+        judges: folder that keeps the replies of judges opened here.
 
     Raises:
         ConfigError: a verifier cannot be built; TooManyAbstentions: as the policy says.
@@ -125,7 +127,7 @@ async def filter_rows(
     policy = policy or VerifyPolicy(max_abstentions=1.0)
     result = Filtered(FilterReport(data, len(rows), 0, 0, 0, []), list(rows))
     reports = []
-    with opener(opened or {}) as open_one:
+    with opener(opened or {}, judges) as open_one:
         for step in steps:
             context = Context(open_one, policy)
             decisions = await step.sort(result.kept, context) if result.kept else []

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from safeladder.ladder.judges import judge_makers
 from safeladder.ladder.verifier_spec import makers, open_verifier
 from safeladder.verifiers.base import Verifier
 from safeladder.verifiers.registry import build_verifier, close_verifiers
@@ -13,9 +15,12 @@ from safeladder.verifiers.registry import build_verifier, close_verifiers
 
 @contextmanager
 def opener(
-    opened: Mapping[str, Verifier],
+    opened: Mapping[str, Verifier], judges: Path | None = None,
 ) -> Iterator[Callable[[str | Mapping[str, Any], str], Verifier]]:
-    """What hands out verifiers; those that it built are closed at the end."""
+    """What hands out verifiers; those that it built are closed at the end.
+
+    Judges keep their replies in the folder ``judges`` (None: in memory).
+    """
     built: dict[str, Verifier] = {}
 
     def open_one(spec: str | Mapping[str, Any], where: str) -> Verifier:
@@ -25,7 +30,8 @@ def opener(
             verifier = open_verifier(spec).verifier
         else:
             kind = str(spec.get("type"))
-            verifier = build_verifier({"name": kind, **spec}, where, makers(kind))
+            made = judge_makers(judges) if kind == "judge" else makers(kind)
+            verifier = build_verifier({"name": kind, **spec}, where, made)
         built[f"{len(built)}"] = verifier
         return verifier
 
