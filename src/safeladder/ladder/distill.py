@@ -257,10 +257,16 @@ class _Asker:
     async def ask_all(self, requests: Sequence[Request]) -> None:
         """Until there are no more, or too many failed in a row."""
         queue = iter(requests)
-        workers = min(self.endpoint.max_concurrency, len(requests))
-        async with asyncio.TaskGroup() as group:
-            for _ in range(workers):
-                group.create_task(self._work(queue))
+        workers = [asyncio.create_task(self._work(queue))
+                   for _ in range(min(self.endpoint.max_concurrency, len(requests)))]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+            if self.show_progress:
+                print()
         self.result.not_asked = sum(1 for _ in queue)
 
     async def _work(self, queue: Iterable[Request]) -> None:

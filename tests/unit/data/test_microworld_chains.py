@@ -141,6 +141,9 @@ def check_vision(row, said):
     answer, kind = row.reference["answer"], row.reference["kind"]
     for colour, shape, name in re.findall(r"the (\w+) (\w+) is a (\w+) \.", said):
         assert looks()[name] == (shape, colour)
+    if kind == "object":
+        against = re.findall(r"is a (\w+) \.", said.partition("check :")[2])
+        assert len(set(against)) == (3 if "check :" in said else 0) and answer not in against
     if kind == "count" and "see" in said:
         _, number, thing, *others = row.meta["group"].split()
         counted = re.findall(rf"{thing} (\d) \.", said)
@@ -248,6 +251,19 @@ def test_a_teacher_who_misjudges_is_wrong_and_says_what_its_chain_says(family, s
                 not row.reference["allowed"])
         if family == "knowledge":
             assert answer in said
+
+
+def test_a_survey_tells_no_rare_and_no_held_out_fact():
+    told = {fact.sentence: fact for fact in facts()}
+    others = 0
+    for level in (1, 2, 3):
+        for row in rows_of("knowledge", {"survey": 1.0}, level=level):
+            own = f"the {row.reference['relation']} of {row.reference['town']} "
+            for sentence in re.findall(r"the \w+ of \w+ is \w+ \.", thoughts(row)):
+                if not sentence.startswith(own):
+                    others += 1
+                    assert (told[sentence].tier, told[sentence].split) == ("known", "train")
+    assert others > 20
 
 
 def test_shares_and_noise_are_those_asked_for():

@@ -151,6 +151,14 @@ def test_a_dead_server_is_not_asked_for_ever(server, tmp_path):
     assert len(result.failures) + result.not_asked == 100
 
 
+def test_single_failures_between_successes_stop_nothing(server, tmp_path):
+    reply = {"choices": [{"message": {"content": CHAIN}, "finish_reason": "stop"}]}
+    server.faults = [fault for _ in range(20) for fault in (400, reply)]
+    result = ask(server, prompts(40), tmp_path / "c.jsonl",
+                 {"max_concurrency": 1, "max_retries": 0})
+    assert (result.written, len(result.failures), result.not_asked) == (20, 20, 0)
+
+
 def test_truncated_responses_are_rows_that_a_filter_can_drop(server, tmp_path):
     out = tmp_path / "chains.jsonl"
     result = ask(server, prompts(2), out, max_tokens=5)
@@ -186,6 +194,13 @@ def test_images_are_sent_and_stored(server, tmp_path):
     stored = to_media(str(read.prompt.media[0].path), "here", tmp_path)
     assert stored.digest == read.prompt.media[0].digest
     assert ask(server, [shown], tmp_path / "c.jsonl", {"takes_images": True}).kept == 1
+
+
+def test_a_prompt_that_cannot_be_sent_is_one_line_and_what_came_stays(server, tmp_path):
+    lost = Prompt("i", (Message("user", ({"type": "image"},)),))
+    with pytest.raises(DataError, match="1 image parts in the messages, but 0 images"):
+        ask(server, [*prompts(3), lost], tmp_path / "c.jsonl", {"max_concurrency": 1})
+    assert len(lines(tmp_path / "c.jsonl")) == 3
 
 
 def test_equal_prompts_are_asked_once_and_greedy_ones_not_n_times(server, tmp_path):

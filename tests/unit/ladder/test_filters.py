@@ -81,6 +81,13 @@ def test_every_row_is_kept_dropped_or_open_and_each_is_counted():
     assert (report.rows, report.kept, report.dropped, report.unjudged) == (6, 2, 3, 1)
 
 
+def test_examples_show_every_reason_before_they_repeat_one():
+    rows = [row(i, said) for i, said in enumerate(["bad"] * 9 + ["worse", "worst"])]
+    shown = run(rows, {"type": "verifier", "verifier": "moody"},
+                opened={"moody": Moody()}).report.steps[0].examples
+    assert [e.why for e in shown] == ["bad", "worse", "worst", "bad", "bad", "bad"]
+
+
 def test_a_dead_judge_stops_a_rung_but_leaves_a_file_open():
     rows = [row(i, "odd") for i in range(20)]
     step = {"type": "verifier", "verifier": "moody"}
