@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 from safeladder.data.responses import LabelledResponse, write_responses
@@ -76,5 +78,48 @@ def test_the_command_prints_the_counts(tmp_path: Path):
     assert result.returncode == 0, result.stderr
     assert "1 of 2 rows (50.0%) passed all 6 steps." in result.stdout
     again = run("data", "filter", tmp_path / "rows.jsonl", "--out", tmp_path / "out")
-    assert again.returncode == 2 and "holds a result already" in again.stderr
+    assert again.returncode == 2 and "holds a kept.jsonl already" in again.stderr
     assert "Traceback" not in again.stderr
+
+
+@contextmanager
+def judge(answers):
+    """The judge of the neighbouring tests, which dies after so many answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).parent / "judge_server.py"), str(port), str(answers)],
+        stdout=subprocess.PIPE)
+    try:
+        assert process.stdout.readline() == b"ready\n"
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_what_a_judge_did_not_live_to_judge_is_kept_apart(tmp_path: Path):
+    rows = [LabelledResponse(Prompt(str(i), (Message("user", "how many ?"),)),
+                             f"<think>I count them one by one</think> {i} things")
+            for i in range(12)]
+    write_responses(tmp_path / "rows.jsonl", rows)
+    with judge(answers=9) as port:
+        (tmp_path / "steps.yaml").write_text(f"""
+steps:
+  - type: verifier
+    verifier: {{type: judge, rubric: helpful, endpoint: {{base_url: "http://127.0.0.1:{port}/v1",
+               model: little, max_retries: 0, max_concurrency: 1}}}}
+""")
+        result = run("data", "filter", tmp_path / "rows.jsonl", "--out", tmp_path / "out",
+                     "--recipe", tmp_path / "steps.yaml")
+    assert result.returncode == 0, result.stderr[-2000:]
+    report = json.loads((tmp_path / "out/filters.json").read_text())
+    step = report["steps"][0]
+    assert step["unjudged"] == 3 and step["kept"] + step["dropped"] == 9
+    assert step["kept"] and set(step["reasons"]) <= {"needlessly cautious", "unhelpful"}
+    assert step["figures"]["spent"]["calls"] == 9 and step["figures"]["spent"]["failed"] == 3
+    left = (tmp_path / "out/unjudged.jsonl").read_text().splitlines()
+    assert len(left) == 3 and all(json.loads(line)["why"] for line in left)
+    assert "3 could not be judged and are kept apart" in " ".join(result.stdout.split())

@@ -263,7 +263,7 @@ def test_a_file_is_parted_into_piles_that_can_be_read_again(tmp_path: Path):
     imitated = build_source({"type": "responses", "path": str(out / "kept.jsonl")})
     assert [p.messages[-1] for p in imitated] == [
         Message("assistant", r.response) for r in (rows[0], rows[2])]
-    with pytest.raises(StorageError, match="holds a result already"):
+    with pytest.raises(StorageError, match=r"holds a kept\.jsonl already"):
         asyncio.run(filter_file(tmp_path / "rows.jsonl", out, load_steps(None)))
 
 

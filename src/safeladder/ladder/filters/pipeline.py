@@ -213,8 +213,9 @@ async def filter_file(path: Path, out: Path, steps: Sequence[FilterStep]) -> Fil
         DataError: the file cannot be read; StorageError: ``out`` holds files of a name of these,
             or cannot be written; ConfigError: a verifier cannot be built.
     """
-    if (out / "filters.json").exists():
-        raise StorageError(f"{out} holds a result already: remove it or choose another folder")
+    for name in ("kept.jsonl", "dropped.jsonl", "unjudged.jsonl", "filters.json"):
+        if (out / name).exists():
+            raise StorageError(f"{out} holds a {name} already: remove it or choose another folder")
     rows = read_responses(path)
     result = await filter_rows(rows, steps, path.name)
     _write(out / "kept.jsonl", [(row, {}) for row in result.kept])
