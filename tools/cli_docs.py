@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 COMMANDS = ([], ["climb"], ["report"], ["chat"], ["doctor"], ["data"], ["data", "knights-knaves"],
-            ["data", "microworld"],
+            ["data", "microworld"], ["data", "filter"], ["data", "distill"],
             ["verifier"], ["verifier", "check"], ["verifier", "train"], ["verifier", "eval"],
             ["verify"])
 TARGET = Path(__file__).parent.parent / "docs" / "cli.md"

@@ -26,16 +26,20 @@ from safeladder.algos.base import (
     Algorithm,
     PenalizedLoss,
     PolicyLoss,
+    RewardShaping,
 )
+from safeladder.algos.canon import CANON_EFF, CanonEffAdvantage
 from safeladder.algos.cispo import CISPO, CISPOLoss
 from safeladder.algos.controls import ShuffledRewards
 from safeladder.algos.cpgd import CPGD_CLIP_FILTER, CPGD_STD, CPGDAdvantage, CPGDLoss
 from safeladder.algos.dapo import DAPO, SoftOverlong
 from safeladder.algos.dr_grpo import DR_GRPO, DrGRPOAdvantage
+from safeladder.algos.efficient_reasoning import EfficientReasoningAdvantage
 from safeladder.algos.entropy import EntropyBonus
 from safeladder.algos.grpo import GRPO, GRPOAdvantage
 from safeladder.algos.gspo import GSPO, GSPOLoss
 from safeladder.algos.kl import KLPenalty
+from safeladder.algos.length_penalty import LengthPenalty
 from safeladder.algos.ppo_clip import ClippedSurrogate
 from safeladder.algos.reinforce_pp import (
     REINFORCE_PP,
@@ -59,6 +63,7 @@ PRESETS: dict[str, Algorithm] = {
     "reinforce_pp_baseline": REINFORCE_PP_BASELINE,
     "gspo": GSPO,
     "cispo": CISPO,
+    "canon_eff": CANON_EFF,
 }
 
 ADVANTAGES: dict[str, type[AdvantageEstimator]] = {
@@ -68,6 +73,8 @@ ADVANTAGES: dict[str, type[AdvantageEstimator]] = {
     "rloo": RLOOAdvantage,
     "reinforce_pp": ReinforcePPAdvantage,
     "reinforce_pp_baseline": ReinforcePPBaselineAdvantage,
+    "canon_eff": CanonEffAdvantage,
+    "efficient_reasoning": EfficientReasoningAdvantage,
     "shuffled": ShuffledRewards,
 }
 
@@ -79,6 +86,11 @@ LOSSES: dict[str, type[PolicyLoss]] = {
     "cispo": CISPOLoss,
 }
 
+SHAPINGS: dict[str, type[RewardShaping]] = {
+    "soft_overlong": SoftOverlong,
+    "length_penalty": LengthPenalty,
+}
+
 Part = TypeVar("Part")
 
 
@@ -87,7 +99,8 @@ def build_algorithm(spec: Mapping[str, object] | str) -> Algorithm:
 
     Keys: ``preset`` (required); ``loss`` and ``advantage``, mappings of fields, with ``type`` to
     choose another one; ``kl`` and ``entropy``, the penalties in the loss, a mapping or null;
-    ``overlong``, a mapping or null; ``normalization``, ``dynamic_sampling``, ``mask_truncated``.
+    ``overlong``, the term that length adds to the reward, a mapping (``type``: soft_overlong if not
+    given) or null; ``normalization``, ``dynamic_sampling``, ``mask_truncated``.
 
     Raises:
         ConfigError: a name or field is unknown (the nearest one is named), or a value is wrong.
@@ -101,7 +114,8 @@ def build_algorithm(spec: Mapping[str, object] | str) -> Algorithm:
              for key in ("normalization", "dynamic_sampling", "mask_truncated") if key in given}
     overlong = base.overlong
     if "overlong" in given:
-        overlong = _optional(SoftOverlong, base.overlong, given["overlong"], "algorithm.overlong")
+        overlong = None if given["overlong"] is None else _build_part(
+            base.overlong or SoftOverlong(), SHAPINGS, given, "overlong")
     return replace(
         base, loss=_build_loss(base.loss, given), overlong=overlong,
         advantage=_build_part(base.advantage, ADVANTAGES, given, "advantage"), **plain)

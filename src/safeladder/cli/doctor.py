@@ -44,6 +44,7 @@ EXTRAS: tuple[Extra, ...] = (
     Extra("data", ("datasets", "reasoning_gym"),
           "data from Hugging Face datasets, and reasoning-gym tasks with their scorers"),
     Extra("ifeval", ("py3langid",), "the verifier of instructions that can be checked (IFEval)"),
+    Extra("search", ("bm25s",), "searching passages (the search environment)"),
     Extra("light", ("sklearn",), "training light verifiers (judging with one needs nothing more)"),
     Extra("math", ("math_verify",), "the verifier of mathematical expressions"),
     Extra("code", ("pydantic_monty",), "the verifier that runs programs, in a sandbox"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from safeladder import __version__
+from safeladder.cli.data import data_app
 from safeladder.cli.verifier import verifier_app
 from safeladder.errors import SafeLadderError
 
@@ -16,7 +17,6 @@ app = typer.Typer(
     name="safeladder", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Take a language model up a ladder of safety-oriented reinforcement learning.")
-data_app = typer.Typer(no_args_is_help=True, help="Write data sets.")
 app.add_typer(data_app, name="data")
 app.add_typer(verifier_app, name="verifier")
 
@@ -98,34 +98,6 @@ def verify(
     from safeladder.cli.verifier_eval import run_verify
 
     run_verify(file, with_, out or file.with_suffix(".verdicts.jsonl"))
-
-
-@data_app.command("knights-knaves")
-def knights_knaves(
-    people: Annotated[int, typer.Option(min=2, max=8, help="People per puzzle.")],
-    split: Annotated[Literal["train", "test", "eval"], typer.Option(
-        help="As published: train and test by Logic-RL, eval is what accuracies are taken on.")],
-    out: Annotated[Path, typer.Option(help="File to write; .jsonl or .parquet.")],
-) -> None:
-    """Rebuild the published Knights and Knaves rows of Logic-RL."""
-    from safeladder.data.knights_knaves.published import write_knights_knaves
-
-    count = write_knights_knaves(people, split, out)
-    typer.echo(f"{out}: {count} rows")
-
-
-@data_app.command()
-def microworld(
-    out: Annotated[Path, typer.Option(help="Folder to write; new or empty.")],
-    seed: Annotated[int, typer.Option(help="Another seed draws another set.")] = 0,
-    rows: Annotated[int, typer.Option(
-        min=4, help="Training prompts per family; twice as many responses.")] = 2000,
-) -> None:
-    """Write the microworld: prompts, labelled responses, corpora and images."""
-    from safeladder.data.microworld.write import summary_lines, write_microworld
-
-    for line in summary_lines(write_microworld(out, seed, rows)):
-        typer.echo(line)
 
 
 def main() -> None:

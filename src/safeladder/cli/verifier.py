@@ -13,7 +13,8 @@ verifier_app = typer.Typer(no_args_is_help=True, help="Check, train and measure 
 @verifier_app.command()
 def check(
     names: Annotated[list[str] | None, typer.Argument(
-        metavar="[NAME]...", help="Verifier types, as in a recipe [default: all].",
+        metavar="[NAME]...", help="Verifier types, as in a recipe, or verifiers of your own: a "
+        "trained one's folder, a YAML file with 'type: ...' [default: all types].",
         show_default=False)] = None,
 ) -> None:
     """Run the gold cases that ship with every verifier; exit code 1 when one fails.

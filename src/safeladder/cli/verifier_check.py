@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from safeladder.verifiers.check_all import CheckResult, check_registered
+from safeladder.verifiers.registry import VERIFIERS
 
 
 def run_check(names: Sequence[str], console: Console | None = None) -> bool:
     """Print table and failures; False when something failed, or was named and not run.
 
+    A name is a registered type, or a verifier of one's own: a folder or a YAML file.
+
     Raises:
-        ConfigError: a name is no registered type.
+        ConfigError: a name is neither.
     """
     console = console or Console()
     results = []
-    for result in check_registered(names):
+    own = [name for name in names if name not in VERIFIERS and Path(name).exists()]
+    types = [name for name in names if name not in own]
+    for result in itertools.chain(check_registered(types) if types or not own else (),
+                                  map(_check_own, own)):
         if console.is_terminal:
             console.print(Text(f"{result.type}: {_outcome(result)}", "dim"))
         results.append(result)
@@ -28,6 +36,12 @@ def run_check(names: Sequence[str], console: Console | None = None) -> bool:
         for failure in result.failures:
             console.print(failure, markup=False, highlight=False, soft_wrap=True)
     return all(result.passed or (result.skipped and not names) for result in results)
+
+
+def _check_own(name: str) -> CheckResult:
+    from safeladder.ladder.verifier_cases import check_own
+
+    return check_own(name)
 
 
 def render(results: Sequence[CheckResult]) -> Table:
@@ -48,4 +62,6 @@ def render(results: Sequence[CheckResult]) -> Table:
 def _outcome(result: CheckResult) -> str:
     if result.skipped:
         return f"skipped: {result.skipped}"
-    return "ok" if result.passed else f"{len(result.failures)} failed"
+    if not result.passed:
+        return f"{len(result.failures)} failed"
+    return f"ok: {result.note}" if result.note else "ok"

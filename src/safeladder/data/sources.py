@@ -26,13 +26,16 @@ from safeladder.data.knights_knaves.published_sources import (
     FreshKnightsKnavesSource,
     KnightsKnavesSource,
 )
+from safeladder.data.microworld.search import SearchDemonstrations, SearchQuestions
 from safeladder.data.microworld.source import MicroworldCorpus, MicroworldSource
 from safeladder.data.reasoning_gym import reasoning_gym_prompts
+from safeladder.data.responses import read_responses
 from safeladder.data.rows import Columns, RowFormat, check_references, to_prompt
 from safeladder.data.source import Source
 from safeladder.data.splits import split_by_key
+from safeladder.data.trace_answers import demonstrations, read_answers, shortest
 from safeladder.errors import ConfigError, DataError, import_extra
-from safeladder.types import Prompt
+from safeladder.types import Message, Prompt
 
 
 class RowSource(Source):
@@ -168,6 +171,20 @@ class PythonSource(RowSource):
         return prompts_from_iterable(function(**self.args), self.target, self, base)
 
 
+class ResponsesSource(Source):
+    """A file of responses (:mod:`safeladder.data.responses`), to be imitated."""
+
+    type: Literal["responses"]
+    path: str
+
+    def build(self, base: Path) -> list[Prompt]:
+        """The prompts, each with its response as the assistant's last message."""
+        rows = read_responses(base / self.path)
+        return self.finish(_with_own_ids([
+            replace(row.prompt, messages=(*row.prompt.messages, Message("assistant", row.response)))
+            for row in rows]))
+
+
 class ReasoningGymSource(Source):
     """A generator of reasoning-gym."""
 
@@ -208,13 +225,52 @@ class SplitSource(Source):
         return self.finish(parts[self.part])
 
 
+class TraceAnswersSource(Source):
+    """Right answers of an earlier run as demonstrations (rejection sampling)."""
+
+    type: Literal["trace_answers"]
+    path: str | tuple[str, ...] = Field(
+        description="trace files (runs/x/traces/rl-train-*.parquet), or several")
+    keep: Literal["shortest", "all"] = Field(
+        default="shortest", description="of each prompt's right answers")
+    minimum: float | None = Field(
+        default=None, allow_inf_nan=False, description="reward that makes an answer right; "
+        "default: a deciding verdict of the class correct")
+    split: str = Field(
+        default="train", description="rows of other splits are left out: tests are not to train on")
+    prompts: tuple[SourceSpec, ...] | None = Field(
+        default=None, min_length=1, description="the sources of that run, where its prompts have "
+        "images, which a trace does not hold; default: the messages in the trace")
+
+    def build(self, base: Path) -> list[Prompt]:
+        """The demonstrations, in the order in which the run met their prompts.
+
+        Raises:
+            DataError: no such file, a row that cannot be used, or no right answer.
+        """
+        paths = [self.path] if isinstance(self.path, str) else self.path
+        answers = read_answers(
+            [file for path in paths for file in find_files(path, base)], self.split)
+        right = [answer for answer in answers if answer.is_right(self.minimum)]
+        if not right:
+            wanted = "of the class correct" if self.minimum is None else (
+                f"with a reward of at least {self.minimum:g}")
+            raise DataError(f"{', '.join(paths)}: {len(answers)} answers of the split "
+                            f"{self.split!r}, none completed and {wanted}")
+        prompts = None if self.prompts is None else load_sources(self.prompts, base)
+        kept = shortest(right) if self.keep == "shortest" else right
+        return self.finish(_with_own_ids(demonstrations(kept, prompts)))
+
+
 SourceSpec = Annotated[
     JsonlSource | ParquetSource | HuggingFaceSource | PythonSource | KnightsKnavesSource
     | FreshKnightsKnavesSource | CompactPuzzles | CompactChains | CompactWalks
-    | MicroworldSource | MicroworldCorpus | ReasoningGymSource | SplitSource,
+    | MicroworldSource | MicroworldCorpus | SearchQuestions | SearchDemonstrations
+    | ResponsesSource | ReasoningGymSource | SplitSource | TraceAnswersSource,
     Field(discriminator="type"),
 ]
 SplitSource.model_rebuild()
+TraceAnswersSource.model_rebuild()
 
 
 class _Holder(StrictModel):

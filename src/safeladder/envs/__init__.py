@@ -1,5 +1,6 @@
 """Environments: what a policy acts in."""
 
 from safeladder.envs.base import Environment, Episode, SingleTurn, StepResult
+from safeladder.envs.search import Search
 
-__all__ = ["Environment", "Episode", "SingleTurn", "StepResult"]
+__all__ = ["Environment", "Episode", "Search", "SingleTurn", "StepResult"]

@@ -23,7 +23,7 @@ Sources: Hanley and McNeil, Radiology 143 (1982) 29 (AUROC as a rank statistic);
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -99,7 +99,7 @@ class Classification:
 
 def classify(judged: Judged, seed: int = 0, draws: int = DRAWS, bins: int = BINS) -> Classification:
     """Compute every figure of the module."""
-    boot = _Bootstrap(judged, seed, draws)
+    boot = Bootstrap(judged.clusters, seed, draws)
     table = confusion(judged.labels, judged.given, len(judged.classes))
     f1 = {name: boot.estimate(partial(_class_f1, judged, k))
           for k, name in enumerate(judged.classes)}
@@ -111,7 +111,7 @@ def classify(judged: Judged, seed: int = 0, draws: int = DRAWS, bins: int = BINS
     if judged.probabilities is None:
         return Classification(accuracy, macro, missing, missing, missing, f1, none, table.tolist())
     p = judged.probabilities
-    ranked = [_Ranked(p[:, k], judged.labels == k) for k in range(len(judged.classes))]
+    ranked = [RankedScores(p[:, k], judged.labels == k) for k in range(len(judged.classes))]
     known = [k for k, r in enumerate(ranked) if not np.isnan(r.auroc(np.ones(len(p))))]
     per_class = {name: boot.estimate(ranked[k].auroc) for k, name in enumerate(judged.classes)}
     overall = (per_class[judged.classes[1]] if len(judged.classes) == 2 else missing
@@ -140,7 +140,7 @@ def f1_scores(table: NDArray[np.int64] | Floats) -> Floats:
 
 def auroc(scores: Floats, positive: NDArray[np.bool_]) -> float | None:
     """Area under the ROC curve; None without a positive or without a negative row."""
-    value = _Ranked(scores, positive).auroc(np.ones(len(scores)))
+    value = RankedScores(scores, positive).auroc(np.ones(len(scores)))
     return None if np.isnan(value) else value
 
 
@@ -173,7 +173,7 @@ def _f1(table: Floats) -> Floats:
         return np.where(rows > 0, 2 * np.diag(table) / (rows + columns), np.nan)
 
 
-class _Ranked:
+class RankedScores:
     """AUROC of one score under changing row weights: sorted once."""
 
     def __init__(self, scores: Floats, positive: NDArray[np.bool_]) -> None:
@@ -182,6 +182,7 @@ class _Ranked:
         self._positive = positive.astype(float)
 
     def auroc(self, weights: Floats) -> float:
+        """Of rows that count ``weights`` times; NaN without a positive or a negative row."""
         up = np.bincount(self._level, weights * self._positive, minlength=self._levels)
         down = np.bincount(self._level, weights * (1 - self._positive), minlength=self._levels)
         pairs = up.sum() * down.sum()
@@ -214,12 +215,12 @@ def _reliability(
     return found
 
 
-class _Bootstrap:
+class Bootstrap:
     """Figures of weighted rows, and how they vary when clusters are drawn with replacement."""
 
-    def __init__(self, judged: Judged, seed: int, draws: int) -> None:
-        names, self._cluster = np.unique(judged.clusters, return_inverse=True)
-        self._count, self._n = len(names), len(judged.labels)
+    def __init__(self, clusters: Sequence[str], seed: int, draws: int = DRAWS) -> None:
+        names, self._cluster = np.unique(clusters, return_inverse=True)
+        self._count, self._n = len(names), len(clusters)
         generator = np.random.default_rng(seed)
         self._drawn = generator.multinomial(
             self._count, np.full(self._count, 1 / self._count), draws).astype(float)

@@ -11,6 +11,8 @@ from safeladder.types import Trajectory
 RIGHT = "correct"
 NOT_RIGHT = frozenset({"wrong", "unparsable", "partial"})
 ILL_FORMED, WELL_FORMED = "bad_format", "well_formed"
+ANSWER_PARTS = frozenset({"answer", "accuracy"})
+"""A verdict with such a part speaks of the answer, whatever its class."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +70,16 @@ def judge(opinions: Iterable[Opinion]) -> Judgement:
     """Read right or wrong, and well or ill formed, from the classes of the verdicts.
 
     Of the answer speak the classes ``correct``, ``wrong``, ``unparsable`` and ``partial``, and
-    ``bad_format`` when the score has a part ``answer``; right is what every such verdict calls
-    ``correct``. Of the form speak ``bad_format``, ``well_formed``, and every verdict with a part
-    ``format``. Abstentions say nothing.
+    ``bad_format`` when the score has a part ``answer`` or ``accuracy``; right is what every such
+    verdict calls ``correct``. Of the form speak ``bad_format``, ``well_formed``, and every verdict
+    with a part ``format``. Abstentions say nothing.
     """
     answers: list[str] = []
     forms: list[bool] = []
     for verdict_class, judged, parts in opinions:
         if not judged or verdict_class is None:
             continue
-        if verdict_class == RIGHT or verdict_class in NOT_RIGHT or "answer" in parts:
+        if verdict_class == RIGHT or verdict_class in NOT_RIGHT or parts & ANSWER_PARTS:
             answers.append(verdict_class)
         if verdict_class in (ILL_FORMED, WELL_FORMED) or "format" in parts:
             forms.append(verdict_class != ILL_FORMED)

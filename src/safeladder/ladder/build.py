@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from safeladder.data.sources import SourceSpec, build_source
 from safeladder.engine.base import Sampler, SamplingParams
@@ -13,6 +14,7 @@ from safeladder.engine.local.models import (
     LoadedModel,
     LoraParams,
     build_model,
+    freeze,
     load_model,
 )
 from safeladder.engine.local.trainer import LocalTrainer
@@ -21,6 +23,7 @@ from safeladder.errors import DataError, TooManyAbstentions
 from safeladder.ladder.embedded import train_seeing_tokenizer, train_tokenizer
 from safeladder.ladder.recipe import CheckpointModel, EmbeddedModel, LocalEngineSpec, Recipe
 from safeladder.render import Renderer
+from safeladder.render.renderer import Demonstration
 from safeladder.rollout import rollout
 from safeladder.train.metrics import PhaseClock
 from safeladder.train.sft import training_row
@@ -54,7 +57,7 @@ def load_checkpoint(path: str | Path, recipe: Recipe) -> LoadedModel:
     """Load a Hugging Face checkpoint as the recipe's engine wants it."""
     engine = recipe.engine
     lora = None if engine.lora_rank is None else LoraParams(rank=engine.lora_rank)
-    return load_model(path, device=engine.device, lora=lora)
+    return freeze(load_model(path, device=engine.device, lora=lora), engine.freeze)
 
 
 def build_trainer(loaded: LoadedModel, engine: LocalEngineSpec, failures: Path) -> LocalTrainer:
@@ -94,29 +97,32 @@ def corpus_texts(prompts: Sequence[Prompt]) -> list[str]:
             for prompt in prompts]
 
 
-def supervised_rows(specs: Sequence[SourceSpec], renderer: Renderer) -> list[Datum]:
+def supervised_rows(
+    prompts: Sequence[Prompt], renderer: Renderer, imitate: Literal["last", "all"] = "last",
+) -> list[Datum]:
     """Rows to train on: a demonstration where the last message is the assistant's, else the
-    whole text of a rendered row.
+    whole text of a rendered row. ``imitate``: the last message of the assistant, or all of them.
 
     Raises:
         DataError: a row is neither.
     """
     rows = []
-    for prompt in load_prompts(specs):
+    for prompt in prompts:
         if prompt.rendered is not None:
             rows.append(training_row(renderer.encode(prompt.rendered)))
         elif prompt.messages and prompt.messages[-1].role == "assistant":
-            rows.append(_demonstration(prompt, renderer))
+            shown = (renderer.render_conversation(prompt) if imitate == "all"
+                     else _last_response(prompt, renderer))
+            rows.append(training_row(shown.token_ids, shown.mask, shown.media))
         else:
             raise DataError(f"row {prompt.id!r}: nothing to imitate; the last message of a "
                             "demonstration is the assistant's")
     return rows
 
 
-def _demonstration(prompt: Prompt, renderer: Renderer) -> Datum:
+def _last_response(prompt: Prompt, renderer: Renderer) -> Demonstration:
     asked = Prompt(id=prompt.id, messages=prompt.messages[:-1], media=prompt.media)
-    shown = renderer.render_demonstration(asked, prompt.messages[-1].text)
-    return training_row(shown.token_ids, shown.mask, shown.media)
+    return renderer.render_demonstration(asked, prompt.messages[-1].text)
 
 
 @dataclass(frozen=True)

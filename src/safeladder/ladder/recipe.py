@@ -13,8 +13,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from safeladder.config import StrictModel, apply_overrides, validate
+from safeladder.data.microworld.source import MicroworldSource
 from safeladder.data.sources import SourceSpec
 from safeladder.data.stream import CurriculumSpec
+from safeladder.ladder.environments import EnvironmentSpec, SingleTurnSpec
+from safeladder.ladder.filters.steps import FilterStep
 from safeladder.ladder.gates import PREVIOUS, Gate, OnFailure, Retry
 from safeladder.ladder.recipe_files import find_recipe, merge, read_recipe
 from safeladder.train.rl import RLSettings
@@ -51,6 +54,9 @@ class LocalEngineSpec(StrictModel):
     max_rows: int = Field(128, ge=1, description="rows sampled at once")
     max_tokens_per_microbatch: int = Field(2048, ge=1)
     lora_rank: int | None = Field(None, ge=1, description="train a LoRA of this rank through peft")
+    freeze: list[str] = Field(
+        default_factory=list, description="modules that are not trained, by a name on their path: "
+        "visual (Qwen2.5-VL) or vision_tower (LLaVA, InternVL) keeps the image encoder")
 
 
 class EvaluationSet(StrictModel):
@@ -58,6 +64,7 @@ class EvaluationSet(StrictModel):
 
     name: str
     data: list[SourceSpec]
+    environment: EnvironmentSpec = SingleTurnSpec()
 
 
 class EvaluationSpec(StrictModel):
@@ -66,6 +73,7 @@ class EvaluationSpec(StrictModel):
     sets: list[EvaluationSet] = Field(min_length=1)
     validation: list[SourceSpec] = Field(
         default_factory=list, description="for choosing: scored while a rung runs")
+    validation_environment: EnvironmentSpec = SingleTurnSpec()
     max_tokens: int = Field(ge=1)
     temperatures: list[float] = Field(default_factory=lambda: [0.0], description="0 is greedy")
     shown: int = Field(5, ge=0, description="test prompts shown before and after in the report")
@@ -107,8 +115,22 @@ class SFTRung(RungBase):
 
     type: Literal["sft"]
     settings: SFTSettings
+    imitate: Literal["last", "all"] = Field(
+        "last", description="of a conversation with several messages of the assistant: train on "
+        "the last one, or on all of them (never on what others say)")
     validation: list[SourceSpec] = Field(
         default_factory=list, description="held-out rows for the validation loss")
+    filters: list[FilterStep] = Field(
+        default_factory=list, description="steps that the demonstrations must pass "
+        "(docs/rungs/cot_sft.md); the report is left in rungs/<name>/filters.json and .html")
+
+    @model_validator(mode="after")
+    def _noise_is_disclosed(self) -> SFTRung:
+        noisy = [s for s in self.data if isinstance(s, MicroworldSource) and s.noise]
+        if noisy and not self.disclosure:
+            raise ValueError(f"rung {self.name!r} learns from a teacher that misjudges "
+                             f"(noise {max(s.noise for s in noisy):g}): say so in its disclosure")
+        return self
 
 
 class RLRung(RungBase):
@@ -118,6 +140,8 @@ class RLRung(RungBase):
     settings: RLSettings
     algorithm: dict[str, Any] = Field(description="preset, and fields to override")
     curriculum: CurriculumSpec = CurriculumSpec()
+    environment: EnvironmentSpec = SingleTurnSpec()
+    objective: AnyObjective | None = Field(None, description="None: the recipe's")
     reference: str | None = Field(
         None, description="checkpoint the KL compares with; None: the rung's own start")
 
@@ -162,7 +186,9 @@ class Recipe(StrictModel):
 
     @model_validator(mode="after")
     def _truncated_fits(self) -> Recipe:
-        if not isinstance(self.verify.truncated, str) and normalises(self.objective):
+        own = [rung.objective for rung in self.rungs if isinstance(rung, RLRung)]
+        if not isinstance(self.verify.truncated, str) and any(
+                normalises(objective) for objective in [self.objective, *own] if objective):
             raise ValueError("verify.truncated gives a fixed reward, but the objective normalises "
                              "rewards within their batch: set it to 'judge' or 'exclude'")
         return self
@@ -202,6 +228,18 @@ class Recipe(StrictModel):
             return rung.start_from
         climbed = [r.name for r in self.rungs[:self._index(rung)] if not r.baseline]
         return climbed[-1] if climbed else None
+
+    @property
+    def environments(self) -> list[EnvironmentSpec]:
+        """Those of the rungs and of the evaluation."""
+        return [*(rung.environment for rung in self.rungs if isinstance(rung, RLRung)),
+                *(chosen.environment for chosen in self.evaluation.sets),
+                self.evaluation.validation_environment]
+
+    def objective_of(self, rung: Rung) -> AnyObjective:
+        """How the verdicts of one rung become a reward."""
+        own = rung.objective if isinstance(rung, RLRung) else None
+        return self.objective if own is None else own
 
     def seed_of(self, rung: Rung) -> int:
         """The seed of one rung."""

@@ -55,13 +55,13 @@ def dump_recipe(recipe: BaseModel) -> str:
 
 def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     """Mappings merge key by key, rungs by name (new ones come last); all else is replaced, and so
-    is a mapping by one of another ``type``.
+    is a mapping by one of another ``type`` or ``preset``.
     """
     merged = dict(base)
     for key, value in top.items():
         old = merged.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
-            other = "type" in value and value["type"] != old.get("type")
+            other = any(key in value and value[key] != old.get(key) for key in ("type", "preset"))
             merged[key] = value if other else merge(old, value)
         elif key == "rungs" and isinstance(old, list) and isinstance(value, list):
             rungs = {rung.get("name"): rung for rung in old}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safeladder.files import write_text
+from safeladder.ladder.filters.page import filter_parts
 from safeladder.ladder.ladder_findings import COMPARED, differences, is_ladder
 from safeladder.ladder.report_data import RunData, load_run
 from safeladder.ladder.report_ladder import ladder_charts, validation_charts
@@ -90,6 +91,7 @@ def context(data: RunData) -> dict[str, Any]:
         "gap_rows": gap_rows(data), "rules": rule_lines(data),
         "puzzles": [] if ladder else puzzles(data),
         "tables": figure_tables(data), "cost_rows": cost_rows(data),
+        "filters": filter_parts(data),
         "abstentions": abstention_rows(data), "versions": data.manifest.get("versions", {}),
         "recipe_text": data.run.recipe.read_text(encoding="utf-8")}
 

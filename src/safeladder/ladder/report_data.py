@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from safeladder.config import read_yaml
 from safeladder.errors import CheckpointError
+from safeladder.eval.deliberation import Answer, blank_answer, with_parts
 from safeladder.eval.items import EvalItem, Opinion, cluster_of, judge
 from safeladder.ladder.run_dir import RunDir
 from safeladder.ladder.summary import (
@@ -187,7 +188,8 @@ def read_trace(path: Path) -> list[Row]:
         for row in rows:
             for column in ("reference", "meta", "verdicts", "parts"):
                 row[column] = json.loads(row[column])
-            row["media"] = json.loads(row.get("media") or "[]")
+            for column in ("media", "turns"):  # runs of old have no such columns
+                row[column] = json.loads(row.get(column) or "[]")
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: no trace file ({error}); remove it to go on") from error
     return list(rows)
@@ -204,6 +206,26 @@ def evaluation_items(
     """
     path = RunDir(run_dir).traces / TraceKey(rung, -1, split, temperature).filename
     return [item_of_row(row) for row in read_trace(path)]
+
+
+def deliberation_answers(
+    run_dir: Path, rung: str, split: str = "test", temperature: float = 0.0,
+) -> list[Answer]:
+    """The answers of one evaluation with their confidences, for
+    :func:`safeladder.eval.deliberation.false_certain_baseline_matched` over rungs and runs.
+
+    Raises:
+        CheckpointError: the run has no such evaluation, or its file cannot be read.
+    """
+    path = RunDir(run_dir).traces / TraceKey(rung, -1, split, temperature).filename
+    found = []
+    for row in read_trace(path):
+        blank = blank_answer(row["prompt_id"], row["meta"])
+        judged = [] if str(row["status"]).startswith("error") else [
+            verdict["parts"] for verdict in row["verdicts"].values()
+            if verdict["score"] is not None and not verdict.get("monitor")]
+        found.append(with_parts(blank, judged))
+    return found
 
 
 def item_of_row(row: Row) -> EvalItem:

@@ -47,9 +47,8 @@ def headline(data: RunData, main: Sequence[Comparison]) -> str:
     else:
         parts = [f"{_whole(figure_text(figure))} on {figure.n} {accuracy_label(name)}"
                  for name, figure in last.figures.items() if name.endswith("_accuracy")]
-        if not parts:
-            return f"After {last.name}, no accuracy was taken with greedy decoding."
-        text = f"After {last.name}, right answers are {_listed(parts)}"
+        text = (f"After {last.name}, right answers are {_listed(parts)}" if parts else
+                f"After {last.name}, no accuracy was taken")
     disclosed = [f"{rung.name}: {rung.disclosure}" for rung in data.rungs if rung.disclosure]
     return "; ".join([text, *disclosed]) + ". Held-out prompts, greedy, 95% intervals."
 
@@ -184,8 +183,10 @@ def _answer(rung: RungEntry, row: Row) -> dict[str, Any]:
     if item.verdict_class not in ("correct", "wrong", None):
         text += f" ({item.verdict_class.replace('_', ' ')})"
     think, answer = split_think(row["response"])
+    earlier = [said for turn in row.get("turns", ())[:-1]
+               for said in (turn["response"], *turn["environment"])]
     return {"rung": rung.name, "mark": mark, "mark_text": text, "tokens": row["num_tokens"],
-            "think": (think or "").strip(), "answer": answer.strip()}
+            "think": "\n".join([*earlier, think or ""]).strip(), "answer": answer.strip()}
 
 
 def _expected(row: Row) -> str:
@@ -225,7 +226,7 @@ def _cell(name: str, rung: RungEntry) -> dict[str, str]:
     if figure is None:
         return {"value": "\u2013", "note": ""}
     note = f"n {figure.n:,}" + (f", {figure.unjudged:,} unjudged" if figure.unjudged else "")
-    return {"value": figure_text(figure, percent=not name.startswith("tokens_per_answer")),
+    return {"value": figure_text(figure, percent="_per_answer" not in name),
             "note": note}
 
 

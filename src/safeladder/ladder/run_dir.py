@@ -9,6 +9,8 @@
     traces/*.parquet       every trajectory with verdicts and reward parts
     rungs/<name>/checkpoint    Hugging Face format
     rungs/<name>/evaluation.json
+    rungs/<name>/filters.json, .html   what the filters of a supervised rung dropped, and why
+    rungs/<name>/filters.rows.json     which rows passed them
     state/<name>/step-*    resumable states of an unfinished rung
     summary.json, report.html
 """
@@ -66,6 +68,10 @@ class RunDir:
     def evaluation(self, rung: str) -> Path:
         """The figures a rung leaves."""
         return self.path / "rungs" / rung / "evaluation.json"
+
+    def filters(self, rung: str) -> Path:
+        """What the filters of a supervised rung dropped; the page lies beside it."""
+        return self.path / "rungs" / rung / "filters.json"
 
     def state(self, rung: str) -> Path:
         """Resumable states of a rung."""

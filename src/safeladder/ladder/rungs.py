@@ -15,6 +15,12 @@ from safeladder.algos.presets import build_algorithm
 from safeladder.data.stream import build_stream
 from safeladder.engine.base import Sampler, SamplingParams, Trainer
 from safeladder.engine.local.models import LoadedModel, save_checkpoint
+from safeladder.envs import Environment
+from safeladder.eval.deliberation import (
+    answer_of,
+    deliberation_metrics,
+    false_certain_baseline_matched,
+)
 from safeladder.eval.evaluate import evaluate
 from safeladder.eval.metrics import evaluation_metrics, suffix
 from safeladder.eval.statistics import Estimate
@@ -30,11 +36,14 @@ from safeladder.ladder.build import (
     load_prompts,
     supervised_rows,
 )
-from safeladder.ladder.gate_keeper import check_figures, judge_gates
+from safeladder.ladder.environments import SingleTurnSpec, build_environment
+from safeladder.ladder.filters.demonstrations import RungFilters
+from safeladder.ladder.gate_keeper import check_figures, judge_gates, standing_start
 from safeladder.ladder.gates import GateOutcome, failures
 from safeladder.ladder.judges import CostWatch, judge_makers
 from safeladder.ladder.log import RungLog
 from safeladder.ladder.recipe import EvaluationSet, Recipe, RLRung, Rung, SFTRung, attempt_of
+from safeladder.ladder.report_data import deliberation_answers
 from safeladder.ladder.run_dir import RunDir
 from safeladder.ladder.summary import MemoryWatch
 from safeladder.ladder.traces import TraceKey, write_traces
@@ -65,7 +74,11 @@ class Climber:
     @staticmethod
     @contextmanager
     def open(recipe: Recipe, run: RunDir, memory: MemoryWatch) -> Iterator[Climber]:
-        """Verifiers, sinks and display, closed at the end."""
+        """Verifiers, sinks and display, closed at the end; environments are built here already,
+        so that missing passages are no surprise after an hour of warm-up.
+        """
+        for spec in recipe.environments:
+            build_environment(spec)
         makers = {**judge_makers(run.judges), **model_makers()}
         verifiers = build_verifiers(recipe.verifiers, makers=makers)
         try:
@@ -116,9 +129,9 @@ class Climber:
         for chosen, prompts in self.test_sets:
             for temperature in self.recipe.evaluation.temperatures:
                 unanswered = [Trajectory(p, (), Status.ERROR_SAMPLER) for p in prompts]
-                names |= set(evaluation_metrics(unanswered, chosen.name, temperature))
+                names |= set(set_figures(unanswered, chosen, temperature))
                 names |= {name + suffix(chosen.name, temperature)
-                          for name in ("format", "truncated")}
+                          for name in ("format", "truncated", MATCHED)}
         return names
 
     async def climb(self, rung: Rung, start: Path | str) -> None:
@@ -177,6 +190,19 @@ class Climber:
             path.unlink()
 
 
+MATCHED = "false_certain_baseline_matched"
+
+
+def set_figures(
+    trajectories: Sequence[Trajectory], chosen: EvaluationSet, temperature: float,
+) -> dict[str, Estimate]:
+    """All figures of one evaluation set."""
+    figures = evaluation_metrics(trajectories, chosen.name, temperature)
+    if chosen.environment.type == "search":
+        figures |= deliberation_metrics(trajectories, chosen.name, temperature)
+    return figures
+
+
 def _gate_entries(outcomes: Sequence[GateOutcome], start: Path | str) -> dict[str, Any]:
     """What the manifest says of a rung that has gates."""
     failed = failures(outcomes)
@@ -204,13 +230,16 @@ class RungWork:
     @cached_property
     def collect(self) -> Collector:
         """Rollout and verification."""
-        return Collector(self.renderer, self.judge)
+        rung = self.rung
+        environment = rung.environment if isinstance(rung, RLRung) else SingleTurnSpec()
+        return Collector(self.renderer, self.judge, build_environment(environment))
 
     @cached_property
     def judge(self) -> Judge:
         """The climb's verifiers; what an objective learns begins anew on every rung."""
         return replace(self.climber.judge,
-                       objective=self.climber.recipe.objective.model_copy(deep=True))
+                       objective=self.climber.recipe.objective_of(self.rung)
+                       .model_copy(deep=True))
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
@@ -231,13 +260,28 @@ class RungWork:
 
     async def sft(self, rung: SFTRung) -> LoopState:
         """Supervised."""
+        prompts = load_prompts(rung.data)
+        if rung.filters:
+            prompts = await self._filtered(rung, prompts)
         return await train_sft(SFTRun(
             name=rung.name, trainer=self.trainer,
-            rows=ShuffledRows(supervised_rows(rung.data, self.renderer), self.seed),
+            rows=ShuffledRows(supervised_rows(prompts, self.renderer, rung.imitate), self.seed),
             settings=rung.settings, checkpoints=self.checkpoints,
             log=self.log(rung.settings.num_steps),
-            validation=supervised_rows(rung.validation, self.renderer) if rung.validation else (),
+            validation=supervised_rows(load_prompts(rung.validation), self.renderer,
+                                       rung.imitate),
             evaluate=self._validate if self.climber.validation else None))
+
+    async def _filtered(self, rung: SFTRung, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """The demonstrations that pass the rung's filters; the report stays in its folder."""
+        run = self.climber.run
+        filters = RungFilters(rung.name, rung.filters, run.filters(rung.name),
+                              self.judge.verifiers, self.judge.policy, run.judges)
+        kept = await filters.keep(prompts)
+        self.climber.display.message(
+            f"{rung.name}: {len(kept)} of {len(prompts)} demonstrations passed "
+            f"{len(rung.filters)} filters: {filters.report.with_suffix('.html')}")
+        return kept
 
     async def rl(self, rung: RLRung) -> LoopState:
         """Reinforcement learning."""
@@ -267,28 +311,51 @@ class RungWork:
 
     async def _validate(self, sampler: Sampler, _step: int) -> Mapping[str, float]:
         """Greedy figures on the validation prompts."""
-        trajectories = await self._judged(sampler, self.climber.validation, self._params(0.0, 0))
+        spec = self.climber.recipe.evaluation.validation_environment
+        trajectories = await self._judged(sampler, build_environment(spec),
+                                          self.climber.validation, self._params(0.0, 0))
         estimates = evaluation_metrics(trajectories)
+        if spec.type == "search":
+            estimates |= deliberation_metrics(trajectories)
         return {name: e.value for name, e in estimates.items() if e.value is not None}
 
     async def evaluation(self) -> dict[str, Estimate]:
         """Every set at every temperature; traces are written beside."""
         figures: dict[str, Estimate] = {}
         for number, (chosen, prompts) in enumerate(self.climber.test_sets):
+            environment = build_environment(chosen.environment)
             for temperature in self.climber.recipe.evaluation.temperatures:
                 sampler = await self.trainer.sampler()
-                trajectories = await self._judged(sampler, prompts,
+                trajectories = await self._judged(sampler, environment, prompts,
                                                   self._params(temperature, number))
                 write_traces(self.climber.run.traces,
                              TraceKey(self.rung.name, -1, chosen.name, temperature), trajectories)
-                figures |= evaluation_metrics(trajectories, chosen.name, temperature)
+                figures |= set_figures(trajectories, chosen, temperature)
+                if chosen.environment.type == "search":
+                    figures |= self._matched(trajectories, chosen.name, temperature)
         return figures
 
+    def _matched(
+        self, trajectories: Sequence[Trajectory], split: str, temperature: float,
+    ) -> dict[str, Estimate]:
+        """False certainty of the rung this one started from, at as many certain answers; nothing
+        where that rung was not evaluated.
+        """
+        run = self.climber.run
+        start = standing_start(self.climber.recipe, self.rung, run)
+        if start is None or not (
+                run.traces / TraceKey(start, -1, split, temperature).filename).exists():
+            return {}
+        baseline = deliberation_answers(run.path, start, split, temperature)
+        value = false_certain_baseline_matched([answer_of(t) for t in trajectories], baseline)
+        n = 0 if value is None else len(baseline)
+        return {f"{MATCHED}{suffix(split, temperature)}": Estimate(value, n, None)}
+
     async def _judged(
-        self, sampler: Sampler, prompts: Sequence[Prompt], params: SamplingParams,
+        self, sampler: Sampler, environment: Environment, prompts: Sequence[Prompt],
+        params: SamplingParams,
     ) -> list[Trajectory]:
-        judged = await evaluate(sampler, self.renderer, self.collect.environment, prompts, params,
-                                self.judge)
+        judged = await evaluate(sampler, self.renderer, environment, prompts, params, self.judge)
         check_judged(judged, self.judge.policy)
         return judged
 

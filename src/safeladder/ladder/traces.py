@@ -77,13 +77,24 @@ def trace_row(key: TraceKey, trajectory: Trajectory) -> dict[str, Any]:
         "rung": key.rung, "step": key.step, "split": key.split, "temperature": key.temperature,
         "prompt_id": prompt.id, "source": prompt.source, "task": prompt.task,
         "prompt_text": prompt.rendered or "\n".join(m.text for m in prompt.messages),
+        "messages": None if prompt.rendered is not None else json.dumps(
+            [message.to_dict() for message in prompt.messages]),
         "response": trajectory.response, "reference": json.dumps(prompt.reference),
         "meta": json.dumps(dict(prompt.meta)), "status": str(trajectory.status),
         "error": trajectory.error, "verdicts": json.dumps(verdicts),
         "reward_total": None if reward is None else reward.total,
         "parts": json.dumps(dict(reward.parts) if reward else {}),
-        "num_tokens": trajectory.num_tokens, "media": "[]",
+        "num_tokens": trajectory.num_tokens, "turns": json.dumps(_turns(trajectory)),
+        "media": "[]",
     }
+
+
+def _turns(trajectory: Trajectory) -> list[dict[str, Any]]:
+    """Each response with what the environment said to it; none where there was one turn alone."""
+    if len(trajectory.turns) < 2:
+        return []
+    return [{"response": turn.response, "environment": [m.text for m in turn.environment_messages]}
+            for turn in trajectory.turns]
 
 
 def _schema(pa: Any) -> Any:
@@ -91,6 +102,6 @@ def _schema(pa: Any) -> Any:
     kinds = {"step": pa.int64(), "temperature": number, "reward_total": number,
              "num_tokens": pa.int64()}
     names = ("rung", "step", "split", "temperature", "prompt_id", "source", "task", "prompt_text",
-             "response", "reference", "meta", "status", "error", "verdicts", "reward_total",
-             "parts", "num_tokens", "media")
+             "messages", "response", "reference", "meta", "status", "error", "verdicts",
+             "reward_total", "parts", "num_tokens", "turns", "media")
     return pa.schema([(name, kinds.get(name, text)) for name in names])

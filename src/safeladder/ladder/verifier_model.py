@@ -42,6 +42,7 @@ from safeladder.ladder.embedded import train_verifier_tokenizer
 from safeladder.ladder.log import RungLog
 from safeladder.ladder.recipe import CheckpointModel
 from safeladder.ladder.run_dir import RunDir
+from safeladder.ladder.verifier_cases import write_cases
 from safeladder.ladder.verifier_model_recipe import (
     ClassifierVerifierRecipe,
     GenerativeVerifierRecipe,
@@ -191,6 +192,7 @@ async def _train(recipe: GenerativeVerifierRecipe | ClassifierVerifierRecipe, fo
         metrics["rows"]["test"] = len(rows.test)
         metrics["test"] = _figures(*await _class_scores(verifier, rows.test), temperature)
     _write(folder, recipe, verifier.rubric, metrics)
+    write_cases(folder, rows.test or rows.validation)
     return metrics
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safeladder.errors import StorageError
 from safeladder.ladder.recipe_files import dump_recipe
+from safeladder.ladder.verifier_cases import write_cases
 from safeladder.ladder.verifier_recipe import LightVerifierRecipe, load_verifier_recipe
 
 
@@ -30,6 +31,7 @@ def train_verifier(
         say(f"{out}: {model.facts['rows']} rows, {len(model.vocabulary)} features, "
             f"cross-validated accuracy {model.facts['cross_validated_accuracy']:.1%}")
         rows = [row for source in recipe.test for row in source.load()]
+        write_cases(out, rows)
         if rows:
             say(f"test: {len(rows)} rows, accuracy {accuracy_of(model, rows):.1%} (figures with "
                 f"intervals: safeladder verifier eval {out} DATA)")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -160,6 +161,35 @@ class Renderer:
         mask[len(rendered.token_ids):] = 1.0
         return Demonstration(token_ids, mask, rendered.media)
 
+    def render_conversation(self, prompt: Prompt) -> Demonstration:
+        """A supervised row of several turns: every message of the assistant is trained on, with
+        the token that ends it; what the others say (tools, users) is not.
+
+        The ids are those of a rollout in which the model says the same: each turn continues the
+        tokens so far (:meth:`continue_turn`), and what a template pre-fills is not trained on.
+
+        Raises:
+            DataError: it does not end with the assistant, or the assistant speaks twice in a row;
+                and as :meth:`render_demonstration`.
+            ModelError: as :meth:`render_demonstration`.
+        """
+        first, *later = _turns_of(prompt)
+        images = sum(map(_image_parts, first.asked))
+        begin = replace(prompt, messages=first.asked, media=prompt.media[:images])
+        ids, mask, media = self.render_demonstration(begin, first.response)
+        for turn in later:
+            count = sum(map(_image_parts, turn.asked))
+            rendered = self.continue_turn(
+                RenderedPrompt(tuple(ids[:-1].tolist()), "", media), (int(ids[-1]),), turn.asked,
+                prompt.media[len(media):len(media) + count])
+            rest = _without_prefill(turn.response, rendered.prefill, prompt.id)
+            said = (*self.encode(rest), self.stop_token_ids[0])
+            asked = len(rendered.token_ids) - len(ids)
+            ids = np.array((*rendered.token_ids, *said), np.int64)
+            mask = np.concatenate([mask, np.zeros(asked), np.ones(len(said))]).astype(np.float32)
+            media = rendered.media
+        return Demonstration(ids, mask, media)
+
     def sampled_image_token(self, completion: Completion) -> bool:
         """Whether the model itself emitted an image token: such a row has no image for it."""
         processor = self._processor
@@ -169,8 +199,7 @@ class Renderer:
         messages, where = prompt.messages, f"prompt {prompt.id!r}"
         if not messages:
             raise DataError(f"{where}: it has no messages")
-        images = sum(part["type"] == "image" for message in messages
-                     if not isinstance(message.content, str) for part in message.content)
+        images = sum(map(_image_parts, messages))
         if images != len(prompt.media):
             raise DataError(f"{where}: {images} image parts in its messages, but "
                             f"{len(prompt.media)} images: give one part per image, in order")
@@ -229,6 +258,35 @@ class Renderer:
             raise DataError(f"{where}: {found} image tokens ({self._processor.image_token}) for "
                             f"{len(media)} images after rendering: give one part per image and "
                             "keep the image token out of the text")
+
+
+class _Exchange(NamedTuple):
+    asked: tuple[Message, ...]
+    response: str
+
+
+def _turns_of(prompt: Prompt) -> list[_Exchange]:
+    """What others say and the assistant's response to it, turn by turn."""
+    turns: list[_Exchange] = []
+    asked: list[Message] = []
+    for message in prompt.messages:
+        if message.role != "assistant":
+            asked.append(message)
+        elif not asked:
+            raise DataError(f"prompt {prompt.id!r}: the assistant speaks first or twice in a row; "
+                            "between its messages stands what it answers")
+        else:
+            turns.append(_Exchange(tuple(asked), message.text))
+            asked = []
+    if asked or not turns:
+        raise DataError(f"prompt {prompt.id!r}: the last message of a demonstration is the "
+                        "assistant's")
+    return turns
+
+
+def _image_parts(message: Message) -> int:
+    content = message.content
+    return 0 if isinstance(content, str) else sum(part["type"] == "image" for part in content)
 
 
 def _without_prefill(response: str, prefill: str, where: str) -> str:

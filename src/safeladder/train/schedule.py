@@ -17,9 +17,12 @@ class OptimSettings(StrictModel):
     learning_rate: float = Field(gt=0, description="AdamW, peak")
     muon_learning_rate: float | None = Field(
         None, gt=0, description="set: hidden matrices take Muon with this rate, the rest AdamW")
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    schedule: Literal["constant", "linear", "cosine", "step"] = "constant"
     warmup_steps: int = Field(0, ge=0, description="optimizer steps of linear warm-up from 0")
     min_ratio: float = Field(0.0, ge=0, le=1, description="end of the decay, as a share of peak")
+    step_at: float = Field(
+        0.5, gt=0, lt=1, description="schedule step: share of the steps at the peak rate; the "
+        "rest are at min_ratio of it")
     weight_decay: float = Field(0.0, ge=0)
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
@@ -36,12 +39,16 @@ class OptimSettings(StrictModel):
             max_grad_norm=self.max_grad_norm)
 
     def scale(self, step: int, num_steps: int) -> float:
-        """Share of the peak rate: (step+1)/warmup, then 1, linear or cosine to ``min_ratio``."""
+        """Share of the peak rate: (step+1)/warmup, then 1, linear, cosine or one step to
+        ``min_ratio``.
+        """
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
         if self.schedule == "constant":
             return 1.0
         done = (step - self.warmup_steps) / max(num_steps - self.warmup_steps, 1)
         done = min(max(done, 0.0), 1.0)
+        if self.schedule == "step":
+            return 1.0 if done < self.step_at else self.min_ratio
         left = 1.0 - done if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
         return self.min_ratio + (1 - self.min_ratio) * left

@@ -25,6 +25,8 @@ class CheckResult:
     failures: tuple[str, ...] = ()
     skipped: str = ""
     """Why nothing was run; empty when the cases were."""
+    note: str = ""
+    """What else there is to say of a result that passed."""
 
     @property
     def passed(self) -> bool:

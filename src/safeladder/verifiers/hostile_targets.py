@@ -102,6 +102,9 @@ TARGETS: dict[str, tuple[Target, ...]] = {
                   for reference, template in (
         (_TESTS, "{}"), (_CALLS, "```python\n{}\n```"), (_STREAM, "```python\n{}\n```"),
         (_TESTS, "```python\ndef f(x):\n    return x\n\n{}\n```"))),
+    "deliberative": tuple(Target(reference="quorra wixbert", template=template) for template in (
+        "{}", "<think>x</think>{}",
+        "<think>x</think><confidence>9</confidence><answer>{}</answer>")),
     "format": (Target(settings={"min_think_words": 10_000_000}),),
     "ifeval": (Target(settings={"score": "all", "mode": "loose"}, reference=_IFEVAL),),
     "language": (Target(meta={"language": "zh"},

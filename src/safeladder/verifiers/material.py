@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from safeladder.errors import DataError
 from safeladder.types import Prompt
 
 
 def reference_text(prompt: Prompt) -> str:
-    """The reference as text: as it is, alternatives with " / " between them, or JSON.
+    """The reference as text: as it is, alternatives with " / " between them, a mapping's
+    ``answer`` (what else stands there is for rules), or JSON.
 
     Raises:
         DataError: there is none.
@@ -17,6 +19,8 @@ def reference_text(prompt: Prompt) -> str:
     reference = prompt.reference
     if reference is None:
         raise DataError(f"prompt {prompt.id!r} has no reference, and this verifier shows one")
+    if isinstance(reference, Mapping) and isinstance(reference.get("answer"), str):
+        reference = reference["answer"]
     if isinstance(reference, str):
         return reference.strip()
     if isinstance(reference, list | tuple) and all(isinstance(item, str) for item in reference):

@@ -28,6 +28,12 @@ from safeladder.verifiers.workers import Isolation
 MAX_DEPTH = 30
 """Open brackets at once; an answer with more is not parsed: it takes seconds from a few hundred."""
 
+MAX_OPERATORS = 200
+"""Operators that an answer may have beyond those of its reference; more take seconds."""
+
+_OPERATOR = re.compile(r"[-+*/^=<>]|\\(?:frac|cdot|times|div)\b")
+_GREAT_POWER = re.compile(r"[A-Za-z)\]}]\s*\^\s*\{?\s*-?\d{4}")
+"""A letter or a bracket to the power of 1000 or more, which math-verify would multiply out."""
 _WORK = re.compile(r"[-+*/^!(|]|\\[a-zA-Z]+\s*[\[{]|\\(?:sum|prod|int|lim|times|cdot|div)\b")
 """Signs that something is left to work out."""
 
@@ -85,6 +91,8 @@ class MathAnswer(StrictModel):
         answer, reason = stated_answer(said)
         if answer is None:
             return self._unparsable(reason)
+        if _outgrows(answer, gold.answer):
+            return self._unparsable("far more to work out than in the reference")
         if _echoes(answer, gold.answer, trajectory.prompt):
             return Verdict(self.name, 0.0, "wrong", reason="the question's own expression")
         if same_answer(gold.answer, answer, _rules(self.tolerance, gold.tolerance, self.evaluated)):
@@ -130,6 +138,13 @@ def _echoes(answer: str, gold: str, prompt: Prompt) -> bool:
         return False
     asked = "".join(m.text[-20_000:] for m in prompt.messages if m.role == "user")
     return squeezed(answer) in squeezed(asked)
+
+
+def _outgrows(answer: str, gold: str) -> bool:
+    """Whether working the answer out would take much longer than the gold answer does."""
+    if len(_OPERATOR.findall(answer)) > MAX_OPERATORS + len(_OPERATOR.findall(gold)):
+        return True
+    return bool(_GREAT_POWER.search(answer)) and not _GREAT_POWER.search(gold)
 
 
 def _depth(text: str) -> int:

@@ -14,6 +14,7 @@ from safeladder.verifiers.base import Objective, Verifier
 from safeladder.verifiers.choice import Choice
 from safeladder.verifiers.classifier import ClassifierSpec
 from safeladder.verifiers.code import Code
+from safeladder.verifiers.deliberative import Deliberative
 from safeladder.verifiers.format import ThinkFormat
 from safeladder.verifiers.generative import GenerativeSpec
 from safeladder.verifiers.ifeval import IFEval
@@ -36,6 +37,7 @@ VERIFIERS: dict[str, type[StrictModel]] = {
     "choice": Choice,
     "classifier": ClassifierSpec,
     "code": Code,
+    "deliberative": Deliberative,
     "format": ThinkFormat,
     "generative": GenerativeSpec,
     "ifeval": IFEval,
@@ -78,11 +80,7 @@ def build_verifier(
         MissingExtra: its package is not installed.
     """
     kind = spec.get("type")
-    if kind not in VERIFIERS:
-        near = difflib.get_close_matches(str(kind), VERIFIERS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(VERIFIERS)}"
-        raise ConfigError(f"{where}: no verifier type {kind!r} ({hint})")
-    verifier: Any = validate(VERIFIERS[kind], dict(spec), where)
+    verifier: Any = check_spec(spec, where)
     needs = getattr(verifier, "needs", None)
     if needs is not None and importlib.util.find_spec(needs[0]) is None:
         raise MissingExtra(needs[0].replace("_", "-"), needs[1], f"{where}: verifier {kind!r}")
@@ -101,6 +99,20 @@ def build_verifier(
     if hasattr(verifier, "prepare"):
         verifier.prepare()
     return verifier  # type: ignore[no-any-return]  # one of VERIFIERS, each tested to be a Verifier
+
+
+def check_spec(spec: Mapping[str, Any], where: str) -> StrictModel:
+    """The configuration of one verifier, with nothing of it built.
+
+    Raises:
+        ConfigError: unknown type, unknown key or wrong value.
+    """
+    kind = spec.get("type")
+    if kind not in VERIFIERS:
+        near = difflib.get_close_matches(str(kind), VERIFIERS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(VERIFIERS)}"
+        raise ConfigError(f"{where}: no verifier type {kind!r} ({hint})")
+    return validate(VERIFIERS[kind], {"name": kind, **spec}, where)
 
 
 def build_verifiers(

@@ -31,7 +31,8 @@ def test_equal_rewards_give_exactly_zero(name: str):
     assert all(row.tolist() == [0.0, 0.0] for row in advantages)
 
 
-@pytest.mark.parametrize("name", [*GROUP_RELATIVE, "reinforce_pp_baseline"])
+@pytest.mark.parametrize(
+    "name", [*GROUP_RELATIVE, "reinforce_pp_baseline", "canon_eff", "efficient_reasoning"])
 def test_a_group_of_one_gives_exactly_zero(name: str):
     advantages = ADVANTAGES[name]()(table([3.0, -1.0], [0, 1]))
     assert [row.tolist() for row in advantages] == [[0.0], [0.0]]

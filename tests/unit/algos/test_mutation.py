@@ -10,11 +10,13 @@ from types import ModuleType
 
 import pytest
 
+from . import test_canon as canon
 from . import test_cispo as cispo
 from . import test_cpgd as cpgd
 from . import test_grpo_family as grpo_family
 from . import test_gspo as gspo
 from . import test_kl_entropy as kl_entropy
+from . import test_length_baselines as length_baselines
 from . import test_ppo_clip as ppo_clip
 from . import test_reinforce_pp as reinforce_pp
 from . import test_rloo as rloo
@@ -84,6 +86,26 @@ MUTATIONS = [
      reinforce_pp.test_baseline_variant_by_hand),
     ("reinforce_pp", "REINFORCE_PP", "KLPenalty(coef=0.001, estimator=\"k3\"",
      "KLPenalty(coef=0.001, estimator=\"k2\"", reinforce_pp.test_logic_rl_loss_by_hand),
+    ("canon", "CanonEffAdvantage", "rewards - baseline + self.mu", "rewards - baseline - self.mu",
+     canon.test_equation_9_by_hand),
+    ("canon", "CanonEffAdvantage", "self.mu * (1 - share) + (1 - self.mu) * share",
+     "self.mu * share + (1 - self.mu) * (1 - share)", canon.test_equation_9_by_hand),
+    ("canon", "CanonEffAdvantage", "(lengths[:, None] > lengths[None, :])",
+     "(lengths[:, None] < lengths[None, :])", canon.test_equation_9_by_hand),
+    ("canon", "CanonEffAdvantage", "rewards.clip(min=0.0)", "rewards",
+     canon.test_a_failure_below_zero_never_makes_long_answers_better),
+    ("canon", "CanonEffAdvantage", "/ tied).clip", "/ 1).clip",
+     canon.test_equal_lengths_on_the_cut_are_half_long_each),
+    ("canon", "CanonEffAdvantage", "- share * earned", "- share",
+     canon.test_all_right_favours_short_by_mu_times_one_minus_alpha),
+    ("length_penalty", "LengthPenalty", "-self.coef * min(", "self.coef * min(",
+     length_baselines.test_the_plain_penalty_by_hand),
+    ("efficient_reasoning", "EfficientReasoningAdvantage", "1 - self.coef * _rel",
+     "1 + self.coef * _rel",
+     length_baselines.test_right_answers_pay_by_their_relative_length_by_hand),
+    ("efficient_reasoning", "EfficientReasoningAdvantage", "table.lengths[right])",
+     "table.lengths[right] * 0)",
+     length_baselines.test_right_answers_pay_by_their_relative_length_by_hand),
 ]
 
 

@@ -10,8 +10,15 @@ from safeladder.algos.dapo import SoftOverlong
 from safeladder.algos.entropy import EntropyBonus
 from safeladder.algos.grpo import GRPOAdvantage
 from safeladder.algos.kl import KLPenalty, KLReward
+from safeladder.algos.length_penalty import LengthPenalty
 from safeladder.algos.ppo_clip import ClippedSurrogate
-from safeladder.algos.presets import ADVANTAGES, LOSSES, PRESETS, build_algorithm
+from safeladder.algos.presets import (
+    ADVANTAGES,
+    LOSSES,
+    PRESETS,
+    SHAPINGS,
+    build_algorithm,
+)
 from safeladder.algos.reinforce_pp import ReinforcePPAdvantage
 from safeladder.algos.rloo import RLOOAdvantage, RLOOLoss
 from safeladder.errors import ConfigError
@@ -46,6 +53,10 @@ def test_cpgd_is_the_papers_best_setting():
      Algorithm(ReinforcePPAdvantage(KLReward()), CPGDLoss())),
     ({"preset": "dr_grpo", "overlong": {}, "dynamic_sampling": True}, Algorithm(
         PRESETS["dr_grpo"].advantage, ClippedSurrogate(), "constant", True, SoftOverlong())),
+    ({"preset": "cpgd", "overlong": {"type": "length_penalty", "coef": 0.3}},
+     Algorithm(CPGDAdvantage(), CPGDLoss(), overlong=LengthPenalty(0.3))),
+    ({"preset": "cpgd", "overlong": {"type": "length_penalty"}, "advantage": {"weight": "equal"}},
+     Algorithm(CPGDAdvantage("equal"), CPGDLoss(), overlong=LengthPenalty())),
 ])
 def test_overrides(spec: dict[str, object], expected: Algorithm):
     assert build_algorithm(spec) == expected
@@ -71,6 +82,11 @@ def test_overriding_the_kl_keeps_the_entropy_bonus_and_the_other_way_round():
      "unknown key 'algorithm.advantage.std_eps' (it has no fields)"),
     ({"preset": "cpgd", "advantage": {"type": "rlo"}},
      "algorithm.advantage.type: unknown name 'rlo' (did you mean 'rloo'?)"),
+    ({"preset": "cpgd", "overlong": {"type": "length"}},
+     "algorithm.overlong.type: unknown name 'length' (did you mean 'length_penalty'?)"),
+    ({"preset": "dapo", "overlong": {"coef": 1}}, "unknown key 'algorithm.overlong.coef'"),
+    ({"preset": "cpgd", "advantage": {"type": "canon_eff", "alpha": 2}},
+     "algorithm.advantage: alpha must be in [0, 1], got 2.0"),
     ({"preset": "cpgd", "loss": {"eps": 2}}, "algorithm.loss: eps must be in (0, 1), got 2.0"),
     ({"preset": "cpgd", "loss": {"eps": "wide"}}, "algorithm.loss.eps: Input should be a valid"),
     ({"preset": "cpgd", "loss": 3}, "algorithm.loss: expected a mapping of fields, found 3"),
@@ -90,7 +106,7 @@ PAPERS = Path(__file__).parents[3] / "docs" / "PAPERS.md"
 
 def test_the_papers_page_names_every_choice_and_its_recipes_build():
     text = PAPERS.read_text(encoding="utf-8")
-    assert all(f"`{name}`" in text for name in {**PRESETS, **ADVANTAGES, **LOSSES})
+    assert all(f"`{name}`" in text for name in {**PRESETS, **ADVANTAGES, **LOSSES, **SHAPINGS})
     blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert len(blocks) >= 3
     for block in blocks:

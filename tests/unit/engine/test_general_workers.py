@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 
 import numpy as np
+import pytest
 import torch
 from tiny_decoders import prompts, tiny_with_images
 
 from safeladder.algos.sft import NegativeLogLikelihood
+from safeladder.engine.base import OptimParams
+from safeladder.engine.local.models import freeze
 from safeladder.engine.local.trainer import LocalTrainer
+from safeladder.errors import ConfigError
 from safeladder.train.sft import training_row
 from safeladder.types import Datum, Media
 
@@ -40,3 +44,15 @@ def test_workers_change_a_gradient_by_rounding_only_and_always_give_the_same_bit
         for other in (two, three):
             assert float((other[name] - gradient).abs().max()) < 1e-4 * scale, name
         assert torch.equal(two[name], again[name]), name
+
+
+def test_a_frozen_image_encoder_stays_and_the_rest_learns_from_images() -> None:
+    loaded = freeze(tiny_with_images("qwen2.5-vl"), ["visual"])
+    before = {name: p.clone() for name, p in loaded.model.named_parameters()}
+    trainer = LocalTrainer(loaded)
+    asyncio.run(trainer.forward_backward(rows(), NegativeLogLikelihood()))
+    asyncio.run(trainer.optim_step(OptimParams(learning_rate=0.01)))
+    for name, parameter in loaded.model.named_parameters():
+        assert torch.equal(parameter, before[name]) == ("visual" in name), name
+    with pytest.raises(ConfigError, match=r"no module 'vision'.*visual"):
+        freeze(loaded, ["vision"])

@@ -1,16 +1,22 @@
 """The wiring of a climb: too many failed rollouts stop it, shipped recipes are valid."""
 
-
+import random
 import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from safeladder.algos.ppo_clip import ClippedSurrogate
+from safeladder.algos.presets import build_algorithm
 from safeladder.config import validate
+from safeladder.data.knights_knaves.compact import draw_puzzle, puzzle_text, response_text
+from safeladder.data.sources import TraceAnswersSource, build_source
 from safeladder.errors import TooManyAbstentions
-from safeladder.ladder.build import check_failures, check_judged
+from safeladder.ladder.build import check_failures, check_judged, load_prompts, supervised_rows
+from safeladder.ladder.embedded import train_tokenizer
 from safeladder.ladder.recipe import Recipe, load_recipe
+from safeladder.render.renderer import Renderer
 from safeladder.types import Group, Prompt, Status, Trajectory, Verdict
 from safeladder.verifiers import VerifyPolicy
 
@@ -43,7 +49,9 @@ def test_an_evaluation_that_nobody_judged_stops_like_training():
 
 
 def test_shipped_recipes_are_valid():
-    for name in ("first_climb", "first_climb_controls", "logic_rl_7b"):
+    for name in ("first_climb", "first_climb_controls", "first_climb_collapse", "logic_rl_7b",
+                 "safework_r1_qwen2_5_vl_7b", "safework_r1_qwen2_5_vl_72b",
+                 "safework_r1_internvl3_78b", "safework_r1_deepseek_70b", "cot_filters"):
         assert load_recipe(name, []).name == name
 
 
@@ -65,7 +73,33 @@ def test_extending_replaces_a_mapping_of_another_type(tmp_path):
     assert set(load_recipe(str(path), []).objective.tasks) == {"logic", "*"}
 
 
+def test_extending_replaces_an_algorithm_of_another_preset():
+    text_only = load_recipe("safework_r1_deepseek_70b", [])
+    images = load_recipe("safework_r1_qwen2_5_vl_7b", [])
+    stage = next(rung for rung in text_only.rungs if rung.name == "m3_rl")
+    assert build_algorithm(stage.algorithm).loss == ClippedSurrogate(eps_low=0.2, eps_high=0.2)
+    assert (stage.settings.prompts_per_step, stage.settings.max_tokens) == (48, 8192)
+    assert (text_only.engine.freeze, images.engine.freeze) == ([], ["visual"])
+
+
 def test_the_recipe_in_the_readme_is_valid():
     text = (Path(__file__).parents[3] / "README.md").read_text()
     block = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert validate(Recipe, yaml.safe_load(block[1]), "README.md").name == "mine"
+
+
+def test_a_rung_imitates_the_shortest_right_answers_of_a_run(finished_run):
+    rng = random.Random(0)
+    puzzles = [draw_puzzle(rng, 2 + i % 2, "train") for i in range(200)]
+    renderer = Renderer(train_tokenizer(
+        [f"{puzzle_text(p)} {response_text(p, 'check')}" for p in puzzles], 512))
+    spec = TraceAnswersSource(type="trace_answers",
+                              path=str(finished_run / "traces/logic_rl-train-*.parquet"))
+    prompts, rows = build_source(spec), supervised_rows(load_prompts([spec]), renderer)
+    assert len(rows) == len(prompts) == len({prompt.id for prompt in prompts}) > 4
+    for prompt, row in zip(prompts, rows, strict=True):
+        # What is trained on is the response behind the think tag that the template pre-fills.
+        ids = row.token_ids[row.mask == 1].tolist()
+        whole = renderer.encode(prompt.messages[-1].text)
+        assert ids == [*whole[1:], renderer.end_of_turn_id]
+        assert prompt.messages[-1].text.startswith("<think>")

@@ -26,7 +26,7 @@ from safeladder.ladder.report_findings import (
     totals,
 )
 from safeladder.ladder.report_sections import mean_speeds, phase_seconds
-from safeladder.ladder.report_tables import difference_text
+from safeladder.ladder.report_tables import difference_text, headline
 from safeladder.ladder.run_dir import RunDir
 from safeladder.ladder.summary import Figure, RungSummary
 
@@ -46,6 +46,15 @@ def run_data(records: list[dict[str, Any]], *rungs: str) -> RunData:
     entries = [RungEntry(name, "rl", False, "", RungSummary(
         name=name, seconds=1.0, steps=1, eval={"kk2_accuracy": ACCURACY})) for name in rungs]
     return RunData(RunDir(Path("nowhere")), {}, {}, entries, records, None, 0.0, True)
+
+
+def test_a_run_without_greedy_figures_has_a_headline() -> None:
+    rung = RungEntry("rl", "rl", False, "a noisy teacher", RungSummary(
+        name="rl", seconds=1.0, steps=1, eval={"kk2_accuracy_t1": ACCURACY}))
+    data = RunData(RunDir(Path("nowhere")), {}, {}, [rung], [], None, 0.0, True)
+    assert headline(data, []) == (
+        "After rl, no accuracy was taken; rl: a noisy teacher. Held-out prompts, greedy, 95% "
+        "intervals.")
 
 
 def series(*values: float) -> Series:

@@ -38,7 +38,8 @@ def trained(request, tmp_path_factory):
 def test_training_leaves_a_verifier_that_recipes_can_name(trained):
     kind, folder, metrics = trained
     assert sorted(path.name for path in folder.iterdir()) == [
-        "checkpoint", "metrics.json", "metrics.jsonl", "recipe.yaml", "verifier.yaml"]
+        "cases.jsonl", "cases_media", "checkpoint", "metrics.json", "metrics.jsonl", "recipe.yaml",
+        "verifier.yaml"]
     assert json.loads((folder / "metrics.json").read_text()) == metrics
     assert metrics["rows"] == {"train": 160, "validation": 24, "test": 24}
     assert metrics["validation"]["nll"] <= metrics["validation"]["nll_uncalibrated"] + 1e-6

@@ -24,6 +24,9 @@ def test_schedules_by_hand():
     cosine = OptimSettings(learning_rate=1.0, schedule="cosine", muon_learning_rate=0.1)
     assert cosine.at(5, 10).learning_rate == pytest.approx(0.5)
     assert cosine.at(5, 10).muon_learning_rate == pytest.approx(0.05)
+    step = OptimSettings(learning_rate=1.0, schedule="step", step_at=0.6, min_ratio=0.25)
+    # 10 steps: the first six (0 to 5) at the peak, the other four at a quarter of it
+    assert [step.at(i, 10).learning_rate for i in (0, 5, 6, 9)] == [1.0, 1.0, 0.25, 0.25]
 
 
 def test_a_budget_is_steps_or_tokens():

@@ -164,9 +164,12 @@ def draw_distinct(rng: random.Random, num_people: int, split: Split, count: int)
     return list(found.values())
 
 
+ROLES = ("knight", "knave")
+
+
 def role(knight: bool) -> str:
     """The role's word."""
-    return "knight" if knight else "knave"
+    return ROLES[0] if knight else ROLES[1]
 
 
 def puzzle_text(puzzle: Puzzle) -> str:
@@ -181,6 +184,26 @@ def _statement_text(statement: CompactStatement, names: Sequence[str]) -> str:
                                                             strict=True)).strip()
 
 
+def read_puzzle(text: str) -> tuple[tuple[CompactStatement, ...], tuple[str, ...]]:
+    """The statements and names of :func:`puzzle_text`.
+
+    Raises:
+        ValueError: the text is none of its making.
+    """
+    sentences = [sentence.split() for sentence in text.split(" .") if sentence.strip()]
+    names = tuple(words[0] for words in sentences)
+    statements = []
+    for words in sentences:
+        if words[1:2] != ["says"] or len(words) % 3 != 1:
+            raise ValueError(f"no statement: {' '.join(words)}")
+        claims = tuple(Claim(names.index(name), ROLES.index(word) == 0)
+                       for name, word in zip(words[2::3], words[3::3], strict=True))
+        if any(word not in OPERATORS for word in words[4::3]):
+            raise ValueError(f"no operator among {_WORDS}: {' '.join(words)}")
+        statements.append(CompactStatement(claims, tuple(words[4::3])))
+    return tuple(statements), names
+
+
 def answer_text(puzzle: Puzzle) -> str:
     """``Ann knight Bob knave``."""
     return " ".join(f"{name} {role(knight)}"
@@ -188,7 +211,13 @@ def answer_text(puzzle: Puzzle) -> str:
 
 
 def response_text(puzzle: Puzzle, strategy: Strategy) -> str:
-    """A teacher's response; every strategy is honest and ends in the right answer.
+    """A teacher's response: :func:`chain_text`, then the solution."""
+    return (f"<think> {chain_text(puzzle, strategy)} </think> "
+            f"<answer> {answer_text(puzzle)} </answer>")
+
+
+def chain_text(puzzle: Puzzle, strategy: Strategy) -> str:
+    """A teacher's reasoning; every strategy is honest and ends at the puzzle's solution.
 
     ``sight`` answers at once, ``list`` names the tries and how each ended, ``work`` evaluates
     every statement of every try up to its first contradiction, ``check`` does so and goes through
@@ -203,7 +232,7 @@ def response_text(puzzle: Puzzle, strategy: Strategy) -> str:
             lines += [_try_header(tried, puzzle), *_work(puzzle, tried)]
     if strategy == "check":
         lines += ["check", *_work(puzzle, puzzle.solution)]
-    return f"<think> {' '.join(lines)} </think> <answer> {answer_text(puzzle)} </answer>"
+    return " ".join(lines)
 
 
 def walk_text(rng: random.Random, num_people: int) -> str:

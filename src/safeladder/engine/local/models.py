@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
+from safeladder.config import near_miss
 from safeladder.engine.local.processors import IMAGE_TOKENS, load_processor, make_processor
 from safeladder.errors import CheckpointError, ConfigError, MissingExtra, ModelError
 from safeladder.files import atomic_folder
@@ -217,6 +218,25 @@ def with_lora(loaded: LoadedModel, lora: LoraParams) -> LoadedModel:
             target_modules=targets if isinstance(targets, str) else list(targets)))
     # the model inside now holds the adapters, and still has its own forward's signature
     return replace(loaded, model=wrapped.get_base_model(), adapters=wrapped)
+
+
+def freeze(loaded: LoadedModel, modules: Sequence[str]) -> LoadedModel:
+    """Take modules out of training, by a name on their path (``visual``, ``vision_tower``).
+
+    Raises:
+        ConfigError: no parameter is under that name.
+    """
+    for module in modules:
+        mine = [parameter for name, parameter in loaded.model.named_parameters()
+                if module in name.split(".")]
+        if not mine:
+            known = {part for name, _ in loaded.model.named_parameters()
+                     for part in name.split(".")[:-1]}
+            raise ConfigError(f"freeze: the model has no module {module!r}"
+                              f"{near_miss(module, sorted(known))}")
+        for parameter in mine:
+            parameter.requires_grad_(False)
+    return loaded
 
 
 def _finish(

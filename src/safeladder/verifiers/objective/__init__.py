@@ -11,6 +11,7 @@ from safeladder.verifiers.objective.build import (
     normalises,
 )
 from safeladder.verifiers.objective.constrained import Constrained, Constraint
+from safeladder.verifiers.objective.deliberative import DeliberativeReward
 from safeladder.verifiers.objective.floor import SafetyFloor
 from safeladder.verifiers.objective.gdpo import GDPO
 from safeladder.verifiers.objective.scores import (
@@ -28,6 +29,7 @@ __all__ = [
     "AnyObjective",
     "Constrained",
     "Constraint",
+    "DeliberativeReward",
     "Gate",
     "Part",
     "PerTrajectory",

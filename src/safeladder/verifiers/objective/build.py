@@ -10,12 +10,15 @@ from pydantic import Discriminator, Tag
 from safeladder.config import near_miss, validate
 from safeladder.errors import ConfigError
 from safeladder.verifiers.objective.constrained import Constrained
+from safeladder.verifiers.objective.deliberative import DeliberativeReward
 from safeladder.verifiers.objective.floor import SafetyFloor
 from safeladder.verifiers.objective.gdpo import GDPO
 from safeladder.verifiers.objective.weighted import Weighted
 
-OBJECTIVES: dict[str, type[Weighted] | type[GDPO] | type[SafetyFloor] | type[Constrained]] = {
-    "weighted": Weighted, "gdpo": GDPO, "floor": SafetyFloor, "constrained": Constrained}
+OBJECTIVES: dict[str, type[Weighted] | type[GDPO] | type[SafetyFloor] | type[Constrained]
+                 | type[DeliberativeReward]] = {
+    "weighted": Weighted, "gdpo": GDPO, "floor": SafetyFloor, "constrained": Constrained,
+    "deliberative": DeliberativeReward}
 """``type`` in a recipe -> the class, which is also its configuration; left out: weighted."""
 
 
@@ -27,11 +30,12 @@ def _kind(value: Any) -> Any:
 
 AnyObjective: TypeAlias = Annotated[
     Annotated[Weighted, Tag("weighted")] | Annotated[GDPO, Tag("gdpo")]
-    | Annotated[SafetyFloor, Tag("floor")] | Annotated[Constrained, Tag("constrained")],
+    | Annotated[SafetyFloor, Tag("floor")] | Annotated[Constrained, Tag("constrained")]
+    | Annotated[DeliberativeReward, Tag("deliberative")],
     Discriminator(_kind, custom_error_type="objective_type", custom_error_message=(
         f"no such type of objective (known: {', '.join(OBJECTIVES)})"))]
 
-for _wrapper in (SafetyFloor, Constrained):
+for _wrapper in (SafetyFloor, Constrained, DeliberativeReward):
     _wrapper.model_rebuild(_types_namespace={"AnyObjective": AnyObjective})
 
 
@@ -52,4 +56,6 @@ def normalises(objective: AnyObjective) -> bool:
     match objective:
         case SafetyFloor(base=base) | Constrained(base=base):
             return normalises(base)
+        case DeliberativeReward(otherwise=otherwise):
+            return otherwise is not None and normalises(otherwise)
     return isinstance(objective, GDPO)

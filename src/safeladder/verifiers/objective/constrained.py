@@ -51,6 +51,16 @@ class Multiplier:
     mean: float | None = None
     """Moving mean of the score; None before the first batch."""
 
+    def observe(self, seen: Sequence[float], smoothing: float) -> float:
+        """Take the scores of a batch (at least one) into the moving mean; return their mean."""
+        mean = math.fsum(seen) / len(seen)
+        self.mean = mean if self.mean is None else smoothing * self.mean + (1 - smoothing) * mean
+        return mean
+
+    def step(self, violation: float, rate: float, minimum: float, maximum: float) -> None:
+        """Grow with a positive violation, shrink with a negative one, within the bounds."""
+        self.value = min(max(self.value * math.exp(rate * violation), minimum), maximum)
+
 
 class Constrained(StrictModel):
     r"""Another objective under constraints E[c_k] >= tau_k (Lagrangian, multiplicative weights).
@@ -106,12 +116,10 @@ class Constrained(StrictModel):
                     for t in group.trajectories if (score := _seen(key, t)) is not None]
             if not seen:
                 continue
-            mean = math.fsum(seen) / len(seen)
-            kept = constraint.smoothing
-            state.mean = mean if state.mean is None else kept * state.mean + (1 - kept) * mean
+            mean = state.observe(seen, constraint.smoothing)
+            assert state.mean is not None
             violation = constraint.threshold - state.mean
-            moved = state.value * math.exp(constraint.rate * violation)
-            state.value = min(max(moved, constraint.minimum), constraint.maximum)
+            state.step(violation, constraint.rate, constraint.minimum, constraint.maximum)
             figures |= {f"{name}/mean": mean, f"{name}/moving_mean": state.mean,
                         f"{name}/violation": violation}
         return figures

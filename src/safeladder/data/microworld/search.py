@@ -1,0 +1,180 @@
+"""Questions of knowledge to search for: passages under three conditions, questions, a teacher.
+
+The conditions, for every question alike:
+
+===========  ========================================================================
+condition    passages of each town
+===========  ========================================================================
+clean        the current one
+noisy        the current one; a trip to it and a song of it, which say nothing of use
+conflicting  the current one; an old map whose values are all wrong (an earlier year),
+             and a talk about it that supposes a wrong value for one relation
+mixed        those of :func:`~safeladder.data.microworld.knowledge.passages`: some
+             towns have others that mislead
+===========  ========================================================================
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, FiniteFloat, model_validator
+
+from safeladder.data.microworld.balance import Split
+from safeladder.data.microworld.knowledge import (
+    TOWNS,
+    VALUES,
+    facts,
+    knowledge_prompts,
+    passages,
+)
+from safeladder.data.retrieval import Document, PassageIndex
+from safeladder.data.source import Source
+from safeladder.render.actions import (
+    MAX_CONFIDENCE,
+    information,
+    passage_text,
+    results_text,
+    write_move,
+)
+from safeladder.types import Message, Prompt
+
+Condition = Literal["clean", "noisy", "conflicting", "mixed"]
+CONDITIONS: tuple[Condition, ...] = ("clean", "noisy", "conflicting", "mixed")
+ABSTRACT_WORDS = 4
+""""in year 9 :" and no value: to know one, it must be read."""
+Way = Literal["direct", "search", "read"]
+
+
+@lru_cache(maxsize=16)
+def search_documents(condition: Condition, seed: int = 0) -> tuple[Document, ...]:
+    """The passages of a condition, in an order drawn from the seed."""
+    if condition == "mixed":
+        return tuple(Document(p.title, p.text) for p in passages(seed))
+    rng = random.Random(f"search {condition} {seed}")
+    found = [document for town in TOWNS for document in _of_town(town, condition, rng)]
+    rng.shuffle(found)
+    return tuple(found)
+
+
+def _of_town(town: str, condition: Condition, rng: random.Random) -> list[Document]:
+    own = sorted(fact for fact in facts() if fact.town == town)
+    found = [Document(town, f"in year 9 : {' '.join(fact.sentence for fact in own)}")]
+    if condition == "noisy":
+        other = rng.choice([t for t in TOWNS if t != town])
+        found += [Document(f"a trip to {town}", f"the way from {other} to {town} is long . the "
+                           f"people of {town} like to sing ."),
+                  Document(f"a song of {town}", f"I like the people of {town} . the way to {town} "
+                           "is long .")]
+    if condition == "conflicting":
+        wrong = {f.relation: rng.choice([v for v in VALUES[f.relation] if v != f.value])
+                 for f in own}
+        old = " ".join(f"the {relation} of {town} is {value} ."
+                       for relation, value in wrong.items())
+        talked = rng.choice(own)
+        supposed = rng.choice([v for v in VALUES[talked.relation] if v != talked.value])
+        found += [Document(f"old map of {town}", f"in year {rng.randint(2, 5)} : {old}"),
+                  Document(f"talk about {town}", f"some say that the {talked.relation} of {town} "
+                           f"may be {supposed} .")]
+    return found
+
+
+class _Drawn(Source):
+    """Which questions, and what is found when they are searched for."""
+
+    split: Split
+    count: int = Field(ge=1)
+    seed: int = 0
+    level: int = Field(default=0, ge=0, le=3, description="1 known, 2 rare, 3 unknown facts; 0: "
+                       "all three")
+    conditions: tuple[Condition, ...] = Field(
+        default=("clean", "noisy", "conflicting"), min_length=1,
+        description="of the passages; equally many questions of each")
+
+    def questions(self) -> list[Prompt]:
+        """The prompts before the settings that all sources share. Questions about one fact are one
+        structure: they are not independent of each other.
+        """
+        drawn = knowledge_prompts(self.split, self.count, self.seed, self.level)
+        names = len(self.conditions)
+        return [replace(prompt, id=f"search-{prompt.id}", source="microworld_search",
+                        task="search", meta={
+                            **prompt.meta, "condition": self.conditions[i % names],
+                            "structure": prompt.meta["group"]})
+                for i, prompt in enumerate(drawn)]
+
+
+class SearchQuestions(_Drawn):
+    """Questions of knowledge for the search environment: ``meta["condition"]`` and the tier."""
+
+    type: Literal["search_questions"]
+
+    def build(self, base: Path) -> list[Prompt]:
+        """The prompts; their task is ``search`` unless ``task`` says otherwise."""
+        return self.finish(self.questions())
+
+
+class SearchDemonstrations(_Drawn):
+    """A teacher of the search format, for a short warm-up: what is stated there says nothing.
+
+    Confidences are drawn evenly from 0 to 10, whatever the answer, and a share of the answers is
+    wrong: the warm-up teaches the form and leaves confidence to reinforcement learning. Known and
+    rare facts are answered at once, after a search, or after a search and a read; unknown ones
+    always after both. What the environment says is what it would say (a test compares).
+    """
+
+    type: Literal["search_demonstrations"]
+    paths: dict[Way, FiniteFloat] = Field(
+        default={"direct": 1.0, "search": 1.0, "read": 1.0}, min_length=1,
+        description="shares of the ways to answer what is known or rare")
+    errors: float = Field(default=0.2, ge=0, le=1, description="share of wrong answers")
+    k: int = Field(default=3, ge=1, description="results of a search, as in the environment")
+    abstract_words: int = Field(default=ABSTRACT_WORDS, ge=1)
+    corpus_seed: int = Field(default=0, description="of the passages, as in the environment")
+
+    @model_validator(mode="after")
+    def _for_training(self) -> SearchDemonstrations:
+        if self.split != "train":
+            raise ValueError(f"demonstrations are for training: split must be train, not "
+                             f"{self.split}")
+        if min(self.paths.values()) < 0 or not any(self.paths.values()):
+            raise ValueError("paths: shares are 0 or more, and one of them is not 0")
+        return self
+
+    def build(self, base: Path) -> list[Prompt]:
+        """The conversations, each ended by an answer."""
+        rng = random.Random(f"search teacher {self.seed}")
+        indices = {name: PassageIndex(search_documents(name, self.corpus_seed),
+                                      self.abstract_words) for name in self.conditions}
+        return self.finish(self._demonstrate(prompt, indices[prompt.meta["condition"]], rng)
+                           for prompt in self.questions())
+
+    def _demonstrate(self, prompt: Prompt, index: PassageIndex, rng: random.Random) -> Prompt:
+        relation, town, right = (prompt.reference[key] for key in ("relation", "town", "answer"))
+        path = rng.choices(list(self.paths), list(self.paths.values()))[0]
+        if prompt.meta["tier"] == "unknown":
+            path = "read"
+        wrong = rng.random() < self.errors
+        value = rng.choice([v for v in VALUES[relation] if v != right]) if wrong else right
+        said: list[Message] = []
+        if path != "direct":
+            query = rng.choice([f"{relation} of {town}", town])
+            thoughts = "not known to me ." if path == "read" else "I am not sure ."
+            hits = index.search(query, self.k)
+            said += [Message("assistant", write_move("search", query, thoughts)),
+                     Message("tool", information(results_text(
+                         (hit.title, hit.abstract) for hit in hits)))]
+            place = next((i for i, hit in enumerate(hits) if hit.title == town), None)
+            if path == "read" and place is not None:
+                found = index.documents[hits[place].number]
+                said += [Message("assistant", write_move("read", str(place + 1), f"{town} .")),
+                         Message("tool", information(passage_text(*found)))]
+        answer = write_move("answer", value, f"the {relation} of {town} is {value} .",
+                            rng.randint(0, MAX_CONFIDENCE))
+        return replace(prompt, messages=(*prompt.messages, *said, Message("assistant", answer)),
+                       meta={**prompt.meta, "path": path, "behaviour": "wrong" if wrong
+                             else "ideal"})

@@ -1,0 +1,96 @@
+"""Questions to search for: what each condition has, and a teacher that the environment confirms."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from safeladder.data.microworld.knowledge import TOWNS, facts
+from safeladder.data.microworld.search import search_documents
+from safeladder.data.sources import build_source
+from safeladder.envs import Episode
+from safeladder.errors import ConfigError
+from safeladder.ladder.environments import SearchSpec, build_environment
+from safeladder.render.actions import read_move
+from safeladder.types import Message
+
+DEMONSTRATIONS = {"type": "search_demonstrations", "split": "train", "count": 600}
+
+
+def test_every_fact_has_its_passages_under_every_condition():
+    clean, noisy, conflicting = (
+        {d.title: d.text for d in search_documents(name)}
+        for name in ("clean", "noisy", "conflicting"))
+    assert set(clean) == set(TOWNS) and len(noisy) == len(conflicting) == 3 * len(TOWNS)
+    for fact in facts():
+        for passages in (clean, noisy, conflicting):
+            assert fact.sentence in passages[fact.town]
+        for title in (f"a trip to {fact.town}", f"a song of {fact.town}"):
+            assert fact.value not in noisy[title].split()
+        old = conflicting[f"old map of {fact.town}"]
+        assert f"the {fact.relation} of {fact.town} is " in old and fact.sentence not in old
+        talk = conflicting[f"talk about {fact.town}"]
+        assert fact.sentence.replace(" is ", " may be ") not in talk
+    assert {d.title for d in search_documents("mixed")} > set(TOWNS)
+
+
+def test_questions_carry_their_condition_and_their_fact():
+    rows = build_source({"type": "search_questions", "split": "test", "count": 36})
+    assert Counter(row.meta["condition"] for row in rows) == {
+        "clean": 12, "noisy": 12, "conflicting": 12}
+    assert {row.task for row in rows} == {"search"} and len({row.id for row in rows}) == 36
+    assert all(row.meta["structure"] == row.meta["group"] for row in rows)
+    assert len({row.meta["structure"] for row in rows}) == 36  # each of the test facts once
+    assert rows == build_source({"type": "search_questions", "split": "test", "count": 36})
+
+
+def test_the_teacher_is_what_the_environment_would_answer():
+    environment = build_environment(SearchSpec(type="search", passages="microworld"))
+    for row in build_source({**DEMONSTRATIONS, "count": 200,
+                             "conditions": ["clean", "noisy", "conflicting", "mixed"]}):
+        question = [m for m in row.messages if m.role == "user"]
+        assert len(question) == 1 and row.messages[0] is question[0]
+        episode = Episode(asyncio.run(environment.reset(row)))
+        for i, message in enumerate(row.messages[1:-1:2], 1):
+            episode.messages.append(message)
+            result = asyncio.run(environment.step(episode))
+            assert result.messages == (row.messages[2 * i],) and not result.done
+        episode.messages.append(row.messages[-1])
+        assert asyncio.run(environment.step(episode)).done
+
+
+def test_the_teacher_answers_each_tier_its_way_and_confidence_says_nothing():
+    rows = build_source(DEMONSTRATIONS)
+    ways = {tier: Counter(r.meta["path"] for r in rows if r.meta["tier"] == tier)
+            for tier in ("known", "rare", "unknown")}
+    assert set(ways["known"]) == set(ways["rare"]) == {"direct", "search", "read"}
+    assert set(ways["unknown"]) == {"read"}
+    turns = {way: {len(r.messages) // 2 for r in rows if r.meta["path"] == way}
+             for way in ("direct", "search", "read")}
+    assert turns == {"direct": {1}, "search": {2}, "read": {3}}
+    answers = [(read_move(r.messages[-1].text), r) for r in rows]
+    right = [move.argument == r.reference["answer"] for move, r in answers]
+    assert 0.75 < sum(right) / len(rows) < 0.85  # errors: 0.2
+    assert [r.meta["behaviour"] == "ideal" for _, r in answers] == right
+    counts = Counter(move.confidence for move, _ in answers)
+    assert set(counts) == set(range(11)) and min(counts.values()) > 30  # 55 expected of each
+    for value in (True, False):
+        stated = [move.confidence for (move, _), ok in zip(answers, right, strict=True)
+                  if ok == value]
+        assert 4.3 < sum(stated) / len(stated) < 5.7  # 5 expected, s.e. 0.29 for the wrong ones
+
+
+def test_every_message_of_the_teacher_is_a_well_formed_move():
+    for row in build_source(DEMONSTRATIONS):
+        assert all(read_move(m.text).kind for m in row.messages if m.role == "assistant")
+        assert all(isinstance(m, Message) for m in row.messages)
+
+
+@pytest.mark.parametrize(("setting", "message"), [
+    ({"split": "test"}, "split must be train"),
+    ({"paths": {"direct": 0}}, "one of them is not 0"),
+    ({"conditions": ["dirty"]}, "clean"),
+])
+def test_what_cannot_be_demonstrated_is_refused(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        build_source({**DEMONSTRATIONS, **setting})

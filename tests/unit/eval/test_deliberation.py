@@ -1,0 +1,138 @@
+"""Figures of answers with a confidence: eight answers by hand, and the matched baseline."""
+
+import numpy as np
+import pytest
+
+from safeladder.errors import DataError
+from safeladder.eval.deliberation import (
+    Answer,
+    answer_metrics,
+    answer_of,
+    deliberation_metrics,
+    false_certain_baseline_matched,
+    reliability_bins,
+)
+from safeladder.eval.statistics import wilson
+from safeladder.types import Completion, Message, Prompt, Status, Trajectory, Turn
+from safeladder.verifiers import build_verifier
+from safeladder.verifiers.base import abstention
+
+VERIFIER = build_verifier({"type": "deliberative"})
+
+
+def answer(name, confidence, right, groups=()):
+    certain = None if right is None else float(confidence is not None and confidence > 5)
+    return Answer(name, name, right, certain, confidence, 1, 0, groups)
+
+
+SIX = [answer("a", 9, 1.0, ("clean",)), answer("b", 9, 0.0, ("clean",)), answer("c", 7, 1.0),
+       answer("d", 5, 1.0), answer("e", 2, 0.0, ("noisy",)), answer("f", None, 0.0)]
+UNJUDGED = Answer("g", "g", None, None)
+
+
+def test_every_figure_by_hand():
+    found = answer_metrics([*SIX, UNJUDGED])
+    values = {name: figure.value for name, figure in found.items()}
+    assert values == {
+        "accuracy": pytest.approx(3 / 6),               # a, c, d of six judged
+        "reliability": pytest.approx(3 / 6),            # a, c certain and right; e neither
+        "false_certain": pytest.approx(1 / 6),          # b
+        "false_certain_of_wrong": pytest.approx(1 / 3),  # of b, e, f
+        "coverage": pytest.approx(3 / 6),               # a, b, c
+        "selective_accuracy": pytest.approx(2 / 3),     # a, c of them
+        "brier": pytest.approx((0.01 + 0.81 + 0.09 + 0.25 + 0.04) / 5),
+        "ece": pytest.approx((2 * 0.4 + 0.3 + 0.5 + 0.2) / 5),  # 9: half right; 7; 5; 2
+        # right 9, 7, 5 against wrong 9, 2: 1/2 + 1, 0 + 1, 0 + 1 of 6 pairs
+        "auroc": pytest.approx(3.5 / 6),
+        "searches_per_answer": 1.0, "reads_per_answer": 0.0,
+        "accuracy_clean": 0.5, "false_certain_clean": 0.5,
+        "accuracy_noisy": 0.0, "false_certain_noisy": 0.0}
+    assert found["accuracy"].n == 6 and found["accuracy"].unjudged == 1
+    assert found["accuracy"].ci95 == wilson(3, 6)
+    low, high = found["auroc"].ci95
+    assert 0 <= low < 3.5 / 6 < high <= 1 and found["ece"].ci95[0] < 0.36
+
+
+def test_what_is_undefined_has_no_value():
+    found = answer_metrics([answer("a", 2, 1.0), answer("b", 3, 1.0)])
+    assert found["auroc"].value is None and found["selective_accuracy"].value is None
+    assert found["false_certain_of_wrong"].value is None and found["coverage"].value == 0
+    empty = answer_metrics([UNJUDGED])
+    assert all(figure.value is None for figure in empty.values())
+
+
+def test_never_certain_is_reliable_as_often_as_it_is_wrong():
+    found = answer_metrics([answer(str(i), 0, float(i < 3)) for i in range(10)])
+    assert found["false_certain"].value == 0 and found["coverage"].value == 0
+    assert found["reliability"].value == pytest.approx(0.7)
+
+
+def test_the_diagram_has_a_bar_for_each_confidence():
+    assert reliability_bins([*SIX, UNJUDGED]) == [(2, 1, 0.0), (5, 1, 1.0), (7, 1, 1.0),
+                                                  (9, 2, 0.5)]
+
+
+def test_the_matched_baseline_with_ties_in_expectation():
+    ours = [answer(name, 9 if name in "ab" else 1, 1.0) for name in "abcdef"]  # two certain
+    rows = {"a": (8, 0.0), "b": (9, 1.0), "c": (8, 1.0), "d": (8, 0.0), "e": (3, 0.0),
+            "f": (None, 0.0)}
+    baseline = [answer(name, *rows[name]) for name in "fedcba"]
+    # the 9 is right; one of three 8s, two of them wrong: 2/3 of an answer, of six
+    assert false_certain_baseline_matched(ours, baseline) == pytest.approx((2 / 3) / 6)
+    everything = [answer(name, 9, 1.0) for name in "abcdef"]
+    assert false_certain_baseline_matched(everything, baseline) == pytest.approx(4 / 6)
+    nothing = [answer(name, 0, 1.0) for name in "abcdef"]
+    assert false_certain_baseline_matched(nothing, baseline) == 0
+    unjudged = [Answer(name, name, None, None) for name in "abcdef"]
+    assert false_certain_baseline_matched(unjudged, baseline) is None
+    with pytest.raises(DataError, match="same prompts"):
+        false_certain_baseline_matched(ours, baseline[1:])
+
+
+def trajectory(*turns, status=Status.COMPLETED):
+    """(response, whether the environment answered)"""
+    blank = Completion((), np.zeros(0, np.float32), "stop", 0)
+    told = (Message("tool", "<information> x </information>"),)
+    prompt = Prompt("p", (Message("user", "?"),), "Sil", task="search",
+                    meta={"condition": "noisy", "tier": "rare", "structure": "Aldor river"})
+    row = Trajectory(prompt, tuple(Turn((), blank, text, environment_messages=told if more else ())
+                                   for text, more in turns), status)
+    if not status.is_error:
+        row.verdicts = {"format": build_verifier({"type": "format"}).verify(row),
+                        "deliberative": VERIFIER.verify(row)}
+    return row
+
+
+SAID = "<think> so </think> <confidence> 8 </confidence> <answer> Sil </answer>"
+SEARCH, READ = ("<think> so </think> <search> Aldor </search>", True), (
+    "<think> so </think> <read> 1 </read>", True)
+
+
+def test_a_trajectory_is_read_with_its_groups_and_counts():
+    assert answer_of(trajectory(SEARCH, READ, SEARCH, (SAID, False))) == Answer(
+        "p", "structure Aldor river", 1.0, 1.0, 8, 2, 1, ("noisy", "rare"))
+    ill = answer_of(trajectory(SEARCH, ("Sil", False)))
+    assert (ill.right, ill.certain, ill.confidence, ill.searches) == (0.0, 0.0, None, 1)
+
+
+def test_only_what_the_environment_answered_counts_as_a_search():
+    cut = trajectory(SEARCH, (SEARCH[0], False), status=Status.TRUNCATED_LENGTH)
+    assert answer_of(cut).searches == 1
+
+
+def test_failed_and_unjudged_are_not_wrong():
+    failed = answer_of(trajectory(SEARCH, status=Status.ERROR_TOOL))
+    assert (failed.right, failed.certain, failed.searches) == (None, None, None)
+    row = trajectory((SAID, False))
+    row.verdicts = {"deliberative": abstention("deliberative", "gone")}
+    unjudged = answer_of(row)
+    assert unjudged.right is None and unjudged.searches == 0
+
+
+def test_names_say_how_they_were_taken():
+    found = deliberation_metrics([trajectory((SAID, False))], "unseen_forms", 1.0)
+    assert {"accuracy_t1_unseen_forms", "accuracy_noisy_t1_unseen_forms",
+            "accuracy_rare_t1_unseen_forms", "ece_t1_unseen_forms"} <= set(found)
+    plain = deliberation_metrics([trajectory((SAID, False))])
+    assert {"accuracy", "reliability", "false_certain", "coverage", "auroc", "ece", "brier",
+            "selective_accuracy", "searches_per_answer", "reads_per_answer"} <= set(plain)
