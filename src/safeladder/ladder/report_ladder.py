@@ -211,11 +211,13 @@ def _calibration(data: RunData) -> Chart | None:
 
 def _over_time(data: RunData) -> Iterator[Chart | None]:
     rungs, colours = [*data.climbed, *data.baselines], rung_colours(data)
+    names = [name + suffix(split) for split in sorted({key[1] for key in data.evaluations})
+             for name in CALIBRATION]
     yield bar_chart(
-        "certainty", "Figures of stated confidence", "Test split, greedy.", CALIBRATION,
+        "certainty", "Figures of stated confidence", "Greedy; the set is behind the name.",
+        [label(n) for n in names if any(n in rung.figures for rung in rungs)],
         [(rung.name, colours[rung.name],
-          {name: rung.figures[name] for name in CALIBRATION if name in rung.figures})
-         for rung in rungs])
+          {label(n): rung.figures[n] for n in names if n in rung.figures}) for rung in rungs])
     lines = [Line(f"{rung.name}: {_constraint(name)}", data.series(rung.name, name),
                   colours[rung.name], smooth=False)
              for rung in data.of_kind("rl") for name in data.metric_names(rung.name)

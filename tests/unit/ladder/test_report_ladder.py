@@ -15,7 +15,7 @@ from safeladder.ladder.report_charts import Chart
 from safeladder.ladder.report_data import RunData, load_run
 from safeladder.ladder.report_ladder import axis_range, evolution_chart, ladder_charts
 from safeladder.ladder.report_requests import gate_rows, requests
-from safeladder.ladder.summary import read_summary
+from safeladder.ladder.summary import Figure, read_summary
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,15 @@ def test_stated_confidence_is_drawn_from_the_verdicts_where_there_is_one(data: R
     (chart,) = [c for c in ladder_charts(fresh) if c.id == "calibration"]
     assert chart.data[1]["x"] == [0.2, 0.8]
     assert chart.data[1]["y"] == [0.0, pytest.approx(2 / 3)]
+
+
+def test_figures_of_stated_confidence_are_found_by_name_in_every_set(folder: Path) -> None:
+    fresh = load_run(folder)
+    summary = fresh.rungs[0].summary
+    assert summary is not None
+    summary.eval["ece_unseen_forms"] = Figure(value=0.1, n=9, ci95=(0.05, 0.2))
+    (chart,) = [c for c in ladder_charts(fresh) if c.id == "certainty"]
+    assert (chart.data[0]["x"], chart.data[0]["y"]) == (["ece unseen forms"], [0.1])
 
 
 def test_validations_by_step_take_the_place_of_accuracy(data: RunData) -> None:
