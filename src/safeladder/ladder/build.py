@@ -47,7 +47,7 @@ def initial_model(recipe: Recipe) -> LoadedModel:
                 corpus_texts(load_prompts(rung.data)) for rung in recipe.rungs
                 if rung.type == "sft")
             tokenizer = train_tokenizer(corpus, vocab_size)
-            return build_model(config, tokenizer, seed=recipe.seed)
+            return freeze(build_model(config, tokenizer, seed=recipe.seed), recipe.engine.freeze)
     raise AssertionError(recipe.model)
 
 
