@@ -15,7 +15,9 @@ def share(run: Path, arm: str, heat: str) -> str:
     """Percent of the test prompts answered in full score."""
     rows = pq.read_table(run / "traces" / f"{arm}-test-{heat}.parquet").to_pylist()
     scores = [json.loads(row["verdicts"])["world"]["score"] for row in rows]
-    return f"{100 * sum(score == 1.0 for score in scores) / len(scores):.1f}"
+    judged = [score for score in scores if score is not None]
+    open_ = f" ({len(scores) - len(judged)} unjudged)" if len(judged) < len(scores) else ""
+    return f"{100 * sum(score == 1.0 for score in judged) / len(judged):.1f}{open_}"
 
 
 def main(runs: list[Path]) -> None:

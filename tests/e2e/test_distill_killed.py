@@ -56,5 +56,5 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_file(teacher, tmp_path):
     assert said in " ".join(results[0].stdout.split())
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert len({row["request"] for row in rows}) == len(rows) == all_
+    assert len({row["request_hash"] for row in rows}) == len(rows) == all_
     assert rows[1]["id"].endswith("/1") and "<think>" in rows[1]["response"]

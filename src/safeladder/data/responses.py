@@ -33,6 +33,8 @@ from safeladder.files import atomic_file
 from safeladder.types import Prompt, Trajectory
 
 OWN_COLUMNS = ("response", "label", "group")
+OWN_CELLS = frozenset({*OWN_COLUMNS, "id", "messages", "media", "reference", "task", "source"})
+"""What a row says of itself; a column of the prompt's under such a name is not written."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,9 @@ def response_cells(row: LabelledResponse, path: Path) -> dict[str, Any]:
         cells["reference"] = prompt.reference
     if row.label is not None:
         cells["label"] = row.label
-    return {**cells, "group": row.group, **prompt.meta}
+    # a column of the prompt's own never takes the place of what this row says
+    return {**{k: v for k, v in prompt.meta.items() if k not in OWN_CELLS}, **cells,
+            "group": row.group}
 
 
 def _store(media: Any, path: Path) -> str:

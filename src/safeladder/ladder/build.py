@@ -49,7 +49,7 @@ def initial_model(recipe: Recipe) -> LoadedModel:
             sees = "vision_config" in config
             train = train_seeing_tokenizer if sees else train_tokenizer
             tokenizer = train(corpus, vocab_size)
-            return build_model(config, tokenizer, seed=recipe.seed)
+            return freeze(build_model(config, tokenizer, seed=recipe.seed), recipe.engine.freeze)
     raise AssertionError(recipe.model)
 
 

@@ -2,7 +2,7 @@
 
 Every response is one line of the output file as soon as it is there, in the schema of
 :mod:`safeladder.data.responses`; beside the prompt's columns a row has ``teacher`` (the model's
-name), ``request`` (hash of all that was asked, settings included), ``prompt_hash`` (of messages
+name), ``request_hash`` (of all that was asked, settings included), ``prompt_hash`` (of messages
 and images alone), ``number`` (which of the n responses), ``seed`` and ``finish_reason``. What the
 file holds is not asked for again, so the same command goes on where a killed one stopped. At the
 end the rows are put in the order of the prompts.
@@ -32,6 +32,9 @@ from safeladder.errors import ConfigError, DataError, SamplingError
 from safeladder.files import atomic_file, is_storage_failure, storage_error, write_text
 from safeladder.types import Message, Prompt
 
+PROVENANCE = frozenset({
+    "teacher", "request_hash", "prompt_hash", "number", "seed", "finish_reason"})
+"""Columns that a row has beside the prompt's own."""
 IN_A_ROW = 16
 """So many failures without a success between them, and nothing more is asked: it is down."""
 
@@ -130,6 +133,10 @@ def load_questions(path: Path, limit: int | None = None) -> list[Prompt]:
         if prompt.rendered is not None:
             raise DataError(f"prompt {prompt.id}: it went through a chat template already, and an "
                             "endpoint takes messages")
+        taken = sorted(PROVENANCE & prompt.meta.keys())
+        if taken:
+            raise DataError(f"prompt {prompt.id}: the column {taken[0]!r} is one that this command "
+                            "writes; rename it, or drop it (columns.drop)")
         answered = prompt.messages[-1].role == "assistant"
         questions.append(replace(prompt, messages=prompt.messages[:-1]) if answered else prompt)
     return questions
@@ -204,8 +211,11 @@ def _hash(value: Any) -> str:
 
 
 def _unique(requests: Iterable[Request]) -> list[Request]:
-    """A prompt that comes twice is asked once."""
-    return list({request.key: request for request in reversed(list(requests))}.values())[::-1]
+    """A prompt that comes twice is asked once, at its first place."""
+    found: dict[str, Request] = {}
+    for request in requests:
+        found.setdefault(request.key, request)
+    return list(found.values())
 
 
 def _rows_there(out: Path) -> Mapping[str, str]:
@@ -225,7 +235,7 @@ def _rows_there(out: Path) -> Mapping[str, str]:
     for number, line in enumerate(whole.splitlines(), 1):
         try:
             row = json.loads(line)
-            done[str(row["request"])] = str(row["finish_reason"])
+            done[str(row["request_hash"])] = str(row["finish_reason"])
         except (ValueError, KeyError, TypeError):
             raise DataError(f"{out}:{number}: not written by `safeladder data distill`; choose "
                             "another --out") from None
@@ -235,8 +245,9 @@ def _rows_there(out: Path) -> Mapping[str, str]:
 def _put_in_order(out: Path, requests: Sequence[Request]) -> None:
     """Rows in the order of the prompts, not in that of the replies; those of others come first."""
     places = {request.key: i for i, request in enumerate(requests)}
-    lines = out.read_text(encoding="utf-8").splitlines(keepends=True)
-    ordered = sorted(lines, key=lambda line: places.get(json.loads(line)["request"], -1))
+    # split at the end of rows alone: a reply may hold other line separators as they are
+    lines = [f"{line}\n" for line in out.read_text(encoding="utf-8").split("\n") if line]
+    ordered = sorted(lines, key=lambda line: places.get(json.loads(line)["request_hash"], -1))
     if ordered != lines:
         write_text(out, "".join(ordered))
 
@@ -279,7 +290,8 @@ class _Asker:
         prompt = request.prompt
         try:
             (reply,) = await self.teacher.chat(request.messages, request.params, media=prompt.media)
-        except SamplingError as error:
+            reply.text.encode()
+        except (SamplingError, UnicodeEncodeError) as error:
             self.in_a_row += 1
             self.result.failures.append(Failure(prompt.id, request.number, str(error)))
             return
@@ -293,7 +305,7 @@ class _Asker:
         prompt = request.prompt
         for media in prompt.media:
             _store(media, self.out)
-        meta = {**prompt.meta, "teacher": self.endpoint.model, "request": request.key,
+        meta = {**prompt.meta, "teacher": self.endpoint.model, "request_hash": request.key,
                 "prompt_hash": prompt_hash(prompt), "number": request.number,
                 "seed": request.params.seed, "finish_reason": reply.finish_reason}
         group = str(prompt.meta.get("group") or meta["prompt_hash"])

@@ -7,14 +7,15 @@ writes the resolved form into the run directory. Every key has one reader. A rec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from safeladder.config import StrictModel, apply_overrides, validate
+from safeladder.config import StrictModel, apply_overrides, near_miss, validate
 from safeladder.data.microworld.source import MicroworldSource
-from safeladder.data.sources import SourceSpec
+from safeladder.data.sources import SourceSpec, SplitSource
 from safeladder.data.stream import CurriculumSpec
 from safeladder.ladder.environments import EnvironmentSpec, SingleTurnSpec
 from safeladder.ladder.filters.steps import FilterStep
@@ -24,6 +25,7 @@ from safeladder.train.rl import RLSettings
 from safeladder.train.sft import SFTSettings
 from safeladder.verifiers import VerifyPolicy
 from safeladder.verifiers.objective import AnyObjective, normalises
+from safeladder.verifiers.registry import VERIFIERS
 
 
 class EmbeddedModel(StrictModel):
@@ -110,6 +112,12 @@ class RungBase(StrictModel):
         return self
 
 
+def _bare(sources: Iterable[SourceSpec]) -> Iterator[SourceSpec]:
+    """The sources, and in place of a split what it is a part of."""
+    for source in sources:
+        yield from _bare([source.of]) if isinstance(source, SplitSource) else [source]
+
+
 class SFTRung(RungBase):
     """Supervised: language pretraining on texts, fine-tuning on demonstrations."""
 
@@ -126,7 +134,7 @@ class SFTRung(RungBase):
 
     @model_validator(mode="after")
     def _noise_is_disclosed(self) -> SFTRung:
-        noisy = [s for s in self.data if isinstance(s, MicroworldSource) and s.noise]
+        noisy = [s for s in _bare(self.data) if isinstance(s, MicroworldSource) and s.noise]
         if noisy and not self.disclosure:
             raise ValueError(f"rung {self.name!r} learns from a teacher that misjudges "
                              f"(noise {max(s.noise for s in noisy):g}): say so in its disclosure")
@@ -173,6 +181,17 @@ class Recipe(StrictModel):
         if twice:
             raise ValueError(f"two rungs are named {sorted(twice)[0]!r}")
         return rungs
+
+    @model_validator(mode="after")
+    def _filters_exist(self) -> Recipe:
+        known = {**self.verifiers, **VERIFIERS}
+        for rung in self.rungs:
+            for step in rung.filters if isinstance(rung, SFTRung) else ():
+                name = getattr(step, "verifier", None)
+                if isinstance(name, str) and name not in known and not Path(name).exists():
+                    raise ValueError(f"rung {rung.name!r}, filters: no verifier {name!r}"
+                                     f"{near_miss(name, list(known))}")
+        return self
 
     @model_validator(mode="after")
     def _starts_exist(self) -> Recipe:

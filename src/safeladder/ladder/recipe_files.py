@@ -24,7 +24,7 @@ def find_recipe(name: str, folder: str = "") -> Path:
         ConfigError: there is no such file or name.
     """
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.exists():
+    if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
     shipped = {Path(entry.name).stem: entry
                for entry in (resources.files("safeladder.recipes") / folder).iterdir()

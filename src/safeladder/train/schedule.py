@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from safeladder.config import StrictModel
 from safeladder.engine.base import OptimParams
@@ -28,6 +28,12 @@ class OptimSettings(StrictModel):
     beta2: float = Field(0.95, ge=0, lt=1)
     eps: float = Field(1e-8, gt=0)
     max_grad_norm: float = Field(1.0, gt=0, description="global L2 norm")
+
+    @model_validator(mode="after")
+    def _steps_to_a_rate(self) -> OptimSettings:
+        if self.schedule == "step" and self.min_ratio == 0:
+            raise ValueError("schedule: step goes to min_ratio of the rate, which is 0: give it")
+        return self
 
     def at(self, step: int, num_steps: int) -> OptimParams:
         """The parameters of optimizer step ``step`` (0-based) of ``num_steps``."""

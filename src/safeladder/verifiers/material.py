@@ -11,7 +11,7 @@ from safeladder.types import Prompt
 
 def reference_text(prompt: Prompt) -> str:
     """The reference as text: as it is, alternatives with " / " between them, a mapping's
-    ``answer`` (what else stands there is for rules), or JSON.
+    ``answer`` where nothing of it is needed to understand that (``options`` are), or JSON.
 
     Raises:
         DataError: there is none.
@@ -19,7 +19,8 @@ def reference_text(prompt: Prompt) -> str:
     reference = prompt.reference
     if reference is None:
         raise DataError(f"prompt {prompt.id!r} has no reference, and this verifier shows one")
-    if isinstance(reference, Mapping) and isinstance(reference.get("answer"), str):
+    if (isinstance(reference, Mapping) and "options" not in reference
+            and isinstance(reference.get("answer"), str)):
         reference = reference["answer"]
     if isinstance(reference, str):
         return reference.strip()

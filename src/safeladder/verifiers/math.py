@@ -32,8 +32,9 @@ MAX_OPERATORS = 200
 """Operators that an answer may have beyond those of its reference; more take seconds."""
 
 _OPERATOR = re.compile(r"[-+*/^=<>]|\\(?:frac|cdot|times|div)\b")
-_GREAT_POWER = re.compile(r"[A-Za-z)\]}]\s*\^\s*\{?\s*-?\d{4}")
-"""A letter or a bracket to the power of 1000 or more, which math-verify would multiply out."""
+MAX_POWER = 2000
+"""Power of an unknown that an answer may have beyond its reference; it may be multiplied out."""
+_POWER = re.compile(r"([A-Za-z)\]}])\s*\^[\s{]*-?(\d+)")
 _WORK = re.compile(r"[-+*/^!(|]|\\[a-zA-Z]+\s*[\[{]|\\(?:sum|prod|int|lim|times|cdot|div)\b")
 """Signs that something is left to work out."""
 
@@ -144,7 +145,21 @@ def _outgrows(answer: str, gold: str) -> bool:
     """Whether working the answer out would take much longer than the gold answer does."""
     if len(_OPERATOR.findall(answer)) > MAX_OPERATORS + len(_OPERATOR.findall(gold)):
         return True
-    return bool(_GREAT_POWER.search(answer)) and not _GREAT_POWER.search(gold)
+    return _power(answer) > max(MAX_POWER, _power(gold))
+
+
+def _power(text: str) -> int:
+    """An upper bound of the highest power: the largest exponent of a letter, times those of all
+    brackets, since one may stand in the other.
+    """
+    letters, brackets = 1, 1
+    for base, exponent in _POWER.findall(text[:MAX_CHARS]):
+        value = int(exponent[:9])
+        if base.isalpha():
+            letters = max(letters, value)
+        else:
+            brackets *= max(value, 1)
+    return letters * brackets
 
 
 def _depth(text: str) -> int:

@@ -14,13 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safeladder.data.knights_knaves.compact import (
+    Puzzle,
     draw_puzzle,
     draw_statement,
     puzzle_text,
     read_puzzle,
+    split_of,
 )
 from safeladder.data.microworld import FAMILIES, family_prompts
 from safeladder.data.microworld.chains import STRATEGIES, with_chain
+from safeladder.data.microworld.chains.logic import _misread
 from safeladder.data.microworld.drawing import looks
 from safeladder.data.microworld.families import demonstrate
 from safeladder.data.microworld.knowledge import VALUES, facts
@@ -251,6 +254,16 @@ def test_a_teacher_who_misjudges_is_wrong_and_says_what_its_chain_says(family, s
                 not row.reference["allowed"])
         if family == "knowledge":
             assert answer in said
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_misread_puzzle_is_none_that_is_held_out(level):
+    for seed in range(60):
+        row = family_prompts("logic", "train", 1, seed, level)[0]
+        statements, names = read_puzzle(row.messages[0].text)
+        solution = tuple(word == "knight" for word in row.reference["roles"])
+        misread = _misread(Puzzle(statements, names, solution), random.Random(seed))
+        assert split_of(misread.statements) == "train" and misread.solution != solution
 
 
 def test_a_survey_tells_no_rare_and_no_held_out_fact():

@@ -74,7 +74,7 @@ def test_every_response_is_a_row_that_says_where_it_is_from(server, tmp_path):
     assert (row["teacher"], row["number"], row["seed"]) == ("teacher-1", 1, 8)
     assert row["finish_reason"] == "stop" and row["response"].startswith("<think>")
     assert row["prompt_hash"] == prompt_hash(prompts(3)[2]) == rows["q2/0"]["prompt_hash"]
-    assert row["request"] != rows["q2/0"]["request"]
+    assert row["request_hash"] != rows["q2/0"]["request_hash"]
     sent = [r for r in server.requests if r["messages"][0]["content"] == "2 + 2 ?"]
     assert sorted(r["seed"] for r in sent) == [7, 8]
     assert {r["temperature"] for r in sent} == {0.8} and {r["max_tokens"] for r in sent} == {60}
@@ -282,3 +282,27 @@ def test_the_command_prints_what_it_did_and_fails_when_something_is_missing(
     assert "1 were there already" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="cannot be read"):
         run_distill(file, out, str(card), None, "@nowhere", None, settings)
+
+
+def test_replies_with_line_separators_and_repeated_prompts_keep_their_place(server, tmp_path):
+    server.engine = FakeSampler.scripted({"": ["one\u2028two\x85three"]})
+    out = tmp_path / "chains.jsonl"
+    first, second = prompts(2)
+    for _ in range(2):
+        result = ask(server, [first, second, first], out)
+        assert (result.written + result.kept, result.failures) == (2, [])
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").split("\n") if line]
+    assert [row["id"] for row in rows] == ["q0/0", "q1/0"]
+    assert rows[0]["response"] == "one\u2028two\x85three"
+
+
+def test_a_column_of_the_prompts_never_takes_the_place_of_the_reply(server, tmp_path):
+    row = Prompt("q", (Message("user", "?"),), meta={"response": "OLD", "messages": "OLD", "x": 1})
+    out = tmp_path / "chains.jsonl"
+    ask(server, [row], out)
+    (found,) = lines(out)
+    assert (found["response"], found["x"]) == (CHAIN, 1) and found["messages"] != "OLD"
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "?", "seed": 3}\n')
+    with pytest.raises(DataError, match="column 'seed' is one that this command writes"):
+        load_questions(path)

@@ -375,5 +375,46 @@ def test_a_noisy_teacher_must_be_disclosed():
                            "filters": [{"type": "deduplicate"}]}
     with pytest.raises(ConfigError, match=r"misjudges \(noise 0.1\): say so in its disclosure"):
         validate(Recipe, recipe, "recipe")
+    part = {"type": "split", "of": noisy, "key": "group", "part": "a",
+            "fractions": {"a": 0.5, "b": 0.5}}
+    recipe["rungs"][1]["data"] = [part]
+    with pytest.raises(ConfigError, match="say so in its disclosure"):
+        validate(Recipe, recipe, "recipe")
     recipe["rungs"][1]["disclosure"] = "one chain in ten misjudges"
+    recipe["rungs"][1]["filters"] = [{"type": "verifier", "verifier": "logic_rll"}]
+    with pytest.raises(ConfigError, match=r"no verifier 'logic_rll'.*logic_rl"):
+        validate(Recipe, recipe, "recipe")
+    recipe["rungs"][1]["filters"] = [{"type": "deduplicate"}]
     assert validate(Recipe, recipe, "recipe").rungs[1].filters[0].title == "deduplicate"
+
+
+def test_rows_that_differ_in_what_a_step_may_read_are_filtered_anew(tmp_path):
+    def row(reference, **meta):
+        said = "<think>a</think> <answer>4</answer>"
+        messages = (Message("user", "2 + 2 ?"), Message("assistant", said))
+        return Prompt("p", messages, reference=reference, meta=meta)
+    checked = {"type": "verifier", "verifier": {"type": "numeric"}}
+    assert keep([row("4")], tmp_path, checked)
+    with pytest.raises(DataError, match="'numeric' dropped 1"):
+        keep([row("5")], tmp_path, checked)
+    stop = {"type": "meta", "key": "finish_reason", "accept": ["stop"]}
+    assert keep([row("4", finish_reason="stop")], tmp_path, stop)
+    with pytest.raises(DataError, match="dropped 1"):
+        keep([row("4", finish_reason="length")], tmp_path, stop)
+
+
+def test_reasons_beyond_the_commonest_are_counted_together():
+    rows = [LabelledResponse(Prompt(f"p{i}", (Message("user", "?"),), meta={"k": i}), "x")
+            for i in range(20)]
+    steps = steps_of({"type": "meta", "key": "k", "accept": [0]})
+    report = asyncio.run(filter_rows(rows, steps, "rows")).report.steps[0]
+    assert sum(report.reasons.values()) == report.dropped == 19
+    assert report.reasons["7 other reasons"] == 7
+
+
+def test_near_duplicates_are_seen_in_chinese():
+    long = "\u8ba9\u6211\u4eec\u4e00\u6b65\u4e00\u6b65\u5730\u60f3\u6e05\u695a" * 9
+    rows = [LabelledResponse(Prompt("p", (Message("user", "?"),)), text)
+            for text in (long, long + "\u5427")]
+    steps = steps_of({"type": "deduplicate", "near": 0.8})
+    assert len(asyncio.run(filter_rows(rows, steps, "rows")).kept) == 1

@@ -73,9 +73,11 @@ class RungFilters:
         steps = [step.model_dump(mode="json") for step in self.steps]
         digest = hashlib.sha256(json.dumps(steps).encode())
         for row in rows:
-            cells = [row.prompt.id, row.response, [m.to_dict() for m in row.prompt.messages],
-                     [media.digest for media in row.prompt.media]]
-            digest.update(json.dumps(cells).encode())
+            prompt = row.prompt
+            cells = [prompt.id, row.response, [m.to_dict() for m in prompt.messages],
+                     [media.digest for media in prompt.media], prompt.reference, prompt.task,
+                     prompt.source, dict(prompt.meta)]
+            digest.update(json.dumps(cells, sort_keys=True, default=str).encode())
         return digest.hexdigest()
 
 

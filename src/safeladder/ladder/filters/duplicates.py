@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from safeladder.data.responses import LabelledResponse
 from safeladder.types import Prompt
+from safeladder.verifiers.words import words as words_of
 
 SHINGLE = 5
 """Words of the n-grams that nearness is measured by."""
@@ -59,7 +60,7 @@ def _plain(text: str) -> str:
 
 
 def _shingles(text: str) -> frozenset[str]:
-    words = text.split()
+    words = words_of(text)
     return frozenset(" ".join(words[i:i + SHINGLE])
                      for i in range(max(1, len(words) - SHINGLE + 1)))
 

@@ -23,6 +23,8 @@ from safeladder.ladder.filters.steps import Context, Decision, FilterStep
 from safeladder.ladder.recipe_files import find_recipe, read_recipe
 from safeladder.verifiers.base import Verifier, VerifyPolicy
 
+REASONS = 12
+"""Reasons that a report tells apart; the rest is counted together."""
 SHOWN = 6
 """Examples a step keeps of what it dropped, and of what it could not judge."""
 TEXT_SHOWN = 1200
@@ -155,7 +157,10 @@ def _report(
 
 
 def _counted(sorted_: Sequence[tuple[LabelledResponse, Decision]]) -> dict[str, int]:
-    return dict(Counter(decision.why for _, decision in sorted_).most_common(12))
+    counts = Counter(decision.why for _, decision in sorted_).most_common()
+    rest = sum(count for _, count in counts[REASONS:])
+    return dict(counts[:REASONS]) | ({f"{len(counts) - REASONS} other reasons": rest} if rest
+                                     else {})
 
 
 def _examples(sorted_: Sequence[tuple[LabelledResponse, Decision]]) -> list[Example]:

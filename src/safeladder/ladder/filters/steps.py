@@ -213,7 +213,8 @@ class DiversityStep(_Step):
         return decisions
 
     def _draw(self, row: Row) -> bytes:
-        return hashlib.sha256(f"{self.seed}\n{row.prompt.id}\n{row.response}".encode()).digest()
+        text = f"{self.seed}\n{row.prompt.id}\n{row.response}"
+        return hashlib.sha256(text.encode(errors="replace")).digest()
 
 
 def _measured(profiles: Sequence[str]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from safeladder.data.knights_knaves.compact import (
     answer_text,
     chain_text,
     read_puzzle,
+    split_of,
     statement_work,
 )
 from safeladder.data.knights_knaves.statements import Assignment
@@ -41,13 +42,17 @@ def logic_chain(prompt: Prompt, strategy: str, rng: random.Random, misjudges: bo
 
 
 def _misread(puzzle: Puzzle, rng: random.Random) -> Puzzle:
-    """The puzzle with a word read wrongly, and what is then the first try that holds."""
+    """The puzzle with a word read wrongly, and what is then the first try that holds; it stays in
+    its split, so that no chain works through a puzzle that is held out.
+    """
+    split = split_of(puzzle.statements)
     once = list(_neighbours(puzzle.statements))
     rng.shuffle(once)
     twice = (again for statements in once for again in _neighbours(statements))
     for statements in itertools.chain(once, twice):
         found = _first_fit(statements, puzzle.names)
-        if found is not None and found != puzzle.solution:
+        if (found is not None and found != puzzle.solution
+                and split_of(statements) == split):
             return Puzzle(statements, puzzle.names, found)
     raise ValueError("no two words of this puzzle can be misread")
 

@@ -50,12 +50,13 @@ def safety_chain(prompt: Prompt, strategy: str, rng: random.Random, misjudges: b
     belief = _Belief(request, OBJECTS[request.object], request.scene)
     if misjudges:
         belief = _mistaken(belief, rng)
+    unseen = prompt.meta.get("split") == "unseen_forms"
     seen, end = _seen(belief, str(prompt.meta["form"])), _end(belief)
     action, are = _action(belief), _are(belief)
     parts = {"short": [end[0]], "work": [*seen, action, are, *end],
              "list": [*seen, are, *_list(belief), *end],
              "check": [*seen, action, are, "check :", *_list(belief), *end]}[strategy]
-    return Chain(" ".join(parts), _answer(belief, rng) if misjudges else None)
+    return Chain(" ".join(parts), _answer(belief, rng, unseen) if misjudges else None)
 
 
 def _seen(belief: _Belief, form: str) -> list[str]:
@@ -113,8 +114,8 @@ def _mistaken(belief: _Belief, rng: random.Random) -> _Belief:
     return _Belief(belief.request, tuple(new if p == old else p for p in belief.properties), scene)
 
 
-def _answer(belief: _Belief, rng: random.Random) -> str:
-    speaker = Speaker(belief.request, rng)
+def _answer(belief: _Belief, rng: random.Random, unseen: bool) -> str:
+    speaker = Speaker(belief.request, rng, unseen)
     if not belief.harmful:
         return speaker.say("steps")
     return " ".join([speaker.say("warn"), speaker.say("guard"), speaker.say("steps")])
