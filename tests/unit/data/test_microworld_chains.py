@@ -129,6 +129,44 @@ def check_instruction(row, said):
         assert tries[-1][1].count(" ok .") == len(row.reference["constraints"])
     for place, word in re.findall(r"place (\d) : (\w+) \.", said):
         assert answer[int(place) - 1] == word
+    if not tries:
+        assert said.endswith(f" so {' '.join(answer)} .")
+        left = said.removesuffix(f" so {' '.join(answer)} .")
+        for constraint in row.reference["constraints"]:
+            expected = placed(answer, constraint)
+            assert expected in left
+            left = left.replace(expected, "", 1)
+        assert not left.strip()
+
+
+def placed(answer, constraint):
+    """The sentences that describe a right list under one constraint."""
+    word = constraint.get("word")
+    match constraint["kind"]:
+        case "words":
+            return f"place 1 to {constraint['n']} ."
+        case "first":
+            return f"place 1 : {word} ."
+        case "last":
+            return f"place {len(answer)} : {word} ."
+        case "contains":
+            places = [str(i) for i, found in enumerate(answer, 1) if found == word]
+            assert len(places) == constraint["n"]
+            return f"place {' and '.join(places)} : {word} ."
+        case "avoid":
+            return f"{word} at no place ."
+        case "only":
+            having = [name for name, properties in OBJECTS.items()
+                      if constraint["category"] in [ADJECTIVES[p] for p in properties]]
+            assert sorted(constraint["things"]) == sorted(having)
+            return f"{constraint['category']} things are {' , '.join(constraint['things'])} ."
+        case "sorted":
+            return f"in order {' , '.join(answer)} ."
+        case "between":
+            at = next(i for i, pair in enumerate(itertools.pairwise(answer), 1)
+                      if pair == (constraint["other"], word))
+            return f"place {at} : {constraint['other']} . place {at + 1} : {word} ."
+    raise AssertionError(constraint)
 
 
 def check_knowledge(row, said):
@@ -153,6 +191,16 @@ def check_vision(row, said):
         assert counted == [str(i + 1) for i in range(int(number))]
         assert re.findall(r"(\w+) no \.", said) == others
         assert f"so {answer} {thing} ." in said
+        if "check :" in said:
+            assert said.endswith(f", {int(number) + len(others)} in all .")
+    elif kind == "sign" and "see" in said:
+        sort, _, hazard = answer.split()
+        look = {"danger": "yellow triangle", "guard": "green disk"}
+        glyph = {"fire": "flame", "shock": "bolt", "poison": "skull", "theft": "lock"}[hazard]
+        seen = (f"in the image I see a {look[sort]} . so {sort} . on it is a {glyph} . "
+                f"so {hazard} .")
+        other = "guard" if sort == "danger" else "danger"
+        assert said in (seen, f"{seen} check : no {look[other]} , so no {other} .")
     elif kind == "text" and "line" in said:
         spelled = ["".join(word.split()) for word in re.findall(r"line \d is ([a-z ]+?) \.", said)]
         assert " ".join(spelled) == answer

@@ -18,7 +18,9 @@ value        short; reason: what it excuses; principle: what excuses it; check: 
 ===========  =============================================================================
 
 A teacher can also *misjudge*: one belief of it is wrong (a word misread, a step off, a fact
-confused), the rest of the chain and the answer follow from that. Such rows say so in their meta.
+confused), the rest of the chain and the answer follow from that (but ``place`` describes each
+constraint by itself, and there the wrong list follows from nothing). Such rows say so in their
+meta.
 """
 
 from __future__ import annotations
