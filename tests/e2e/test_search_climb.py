@@ -91,6 +91,15 @@ def test_a_rung_has_an_objective_of_its_own(climbed):
         first["reward/mean"] - 0.3 * first["reward/part/reliability"])
 
 
+@pytest.mark.parametrize("rung", ["warm_up", "deliberative_rl", "unconstrained"])
+def test_every_rung_is_judged_by_the_objective_of_the_recipe_as_it_begins(climbed, rung):
+    """Whatever lambda its training had: f (0.1 f + 0.9 a + 0.3 rel)."""
+    for row in pq.read_table(climbed / f"traces/{rung}-test-t1.parquet").to_pylist():
+        parts = json.loads(row["verdicts"])["deliberative"]["parts"]
+        assert row["reward_total"] == pytest.approx(parts["format"] * (
+            0.1 + 0.9 * parts["accuracy"] + 0.3 * parts["reliability"]))
+
+
 def test_the_policy_searches_and_what_it_found_stands_between_its_turns(climbed):
     rows = [row for path in sorted((climbed / "traces").glob("deliberative_rl-train-*.parquet"))
             for row in pq.read_table(path).to_pylist()]

@@ -149,7 +149,8 @@ class RLRung(RungBase):
     algorithm: dict[str, Any] = Field(description="preset, and fields to override")
     curriculum: CurriculumSpec = CurriculumSpec()
     environment: EnvironmentSpec = SingleTurnSpec()
-    objective: AnyObjective | None = Field(None, description="None: the recipe's")
+    objective: AnyObjective | None = Field(
+        None, description="of its training; None: the recipe's, which judges every evaluation")
     reference: str | None = Field(
         None, description="checkpoint the KL compares with; None: the rung's own start")
 

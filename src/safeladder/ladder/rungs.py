@@ -114,6 +114,22 @@ class Climber:
         """The prompts that choices may look at."""
         return load_prompts(self.recipe.evaluation.validation)
 
+    def check_tasks(self) -> None:
+        """Refuse tasks that nobody would judge: those of the evaluation under the recipe's
+        objective, those that an RL rung trains on under that rung's own.
+
+        Raises:
+            ConfigError: the first such task, or an algorithm that cannot be built.
+        """
+        verifiers = self.judge.verifiers
+        for prompts in [*(prompts for _, prompts in self.test_sets), self.validation]:
+            check_routes({prompt.task for prompt in prompts}, self.recipe.objective, verifiers)
+        for rung in self.recipe.rungs:
+            if isinstance(rung, RLRung) and self.run.rung_state(rung.name).get("status") != "done":
+                build_algorithm(rung.algorithm)
+                check_routes({prompt.task for prompt in load_prompts(rung.data)},
+                             self.recipe.objective_of(rung), verifiers)
+
     def check_gates(self) -> None:
         """Refuse gates on figures that the evaluation will not have.
 
@@ -236,7 +252,9 @@ class RungWork:
 
     @cached_property
     def judge(self) -> Judge:
-        """The climb's verifiers; what an objective learns begins anew on every rung."""
+        """Of the training: the climb's verifiers with the rung's objective. What an objective
+        learns begins anew on every rung.
+        """
         return replace(self.climber.judge,
                        objective=self.climber.recipe.objective_of(self.rung)
                        .model_copy(deep=True))
@@ -355,8 +373,10 @@ class RungWork:
         self, sampler: Sampler, environment: Environment, prompts: Sequence[Prompt],
         params: SamplingParams,
     ) -> list[Trajectory]:
-        judged = await evaluate(sampler, self.renderer, environment, prompts, params, self.judge)
-        check_judged(judged, self.judge.policy)
+        """Every rung is judged alike: by the recipe's objective, as it begins."""
+        judge = self.climber.judge
+        judged = await evaluate(sampler, self.renderer, environment, prompts, params, judge)
+        check_judged(judged, judge.policy)
         return judged
 
     def _params(self, temperature: float, stream: int) -> SamplingParams:

@@ -144,7 +144,7 @@ def check_routes(
     Raises:
         ConfigError: the first that has none.
     """
-    for task in tasks:
+    for task in sorted(tasks):
         for name in objective.verifiers(task):
             if name not in verifiers:
                 raise ConfigError(f"objective: task {task!r} asks for verifier {name!r} (known: "

@@ -1,0 +1,50 @@
+"""What a climb checks before anything trains, and how its rungs are judged."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from safeladder.config import validate
+from safeladder.errors import ConfigError
+from safeladder.ladder.build import Judge
+from safeladder.ladder.recipe import Recipe
+from safeladder.ladder.run_dir import RunDir
+from safeladder.ladder.rungs import Climber
+from safeladder.verifiers import build_verifiers
+
+SEARCH = Path(__file__).parents[2] / "e2e" / "search.yaml"
+
+
+def spec() -> dict[str, Any]:
+    return dict(yaml.safe_load(SEARCH.read_text()))
+
+
+def climber(data: dict[str, Any], folder: Path) -> Climber:
+    recipe = validate(Recipe, data, "recipe")
+    run = RunDir(folder / "run")
+    run.open("", resume=False, manifest={})
+    judge = Judge(build_verifiers(recipe.verifiers), recipe.objective, recipe.verify)
+    return Climber(recipe, run, judge, [], None, None, None)  # type: ignore[arg-type]
+
+
+OTHER = {"tasks": {"knowledge": {"parts": {"deliberative": 1}}}}
+
+
+def test_every_task_needs_somebody_who_judges_it_before_anything_trains(tmp_path):
+    climber(spec(), tmp_path / "as it is").check_tasks()
+    data = {**spec(), "objective": OTHER}
+    with pytest.raises(ConfigError, match="objective: no entry for task 'search'"):
+        climber(data, tmp_path / "evaluation").check_tasks()
+    data = spec()
+    data["rungs"][-1]["objective"] = OTHER
+    with pytest.raises(ConfigError, match="objective: no entry for task 'search'"):
+        climber(data, tmp_path / "training").check_tasks()
+    data = spec()
+    data["evaluation"]["validation"].append({"type": "microworld", "family": "logic",
+                                             "split": "validation", "count": 1})
+    data["objective"] |= {"tasks": ["search"], "otherwise": {
+        "tasks": {"*": {"parts": {"logic": 1}}}}}
+    with pytest.raises(ConfigError, match="task 'logic' asks for verifier 'logic'"):
+        climber(data, tmp_path / "validation").check_tasks()
