@@ -18,10 +18,13 @@ The columns of ``traces/*.parquet`` that are read, one row per trajectory:
                   verifier only watched
 ``reward_total``  null where a verifier could not judge
 ``num_tokens``    sampled tokens
+``turns``         JSON: the responses of an episode with several, which is refused; runs of old
+                  have no such column
 ================  ==========================================================================
 
-Not in a trace: images, so where a prompt has some, the run's own sources have to give the prompts;
-and all but the last turn, so that runs in an environment of several turns cannot be imitated.
+Not in a trace: images, so where a prompt has some, the run's own sources have to give the prompts.
+Episodes of several turns are not imitated: their last response alone would teach to answer without
+the search that led to it.
 """
 
 from __future__ import annotations
@@ -77,10 +80,14 @@ def read_answers(files: Iterable[Path], split: str) -> list[TracedAnswer]:
     """The answers of one split, in the files' order.
 
     Raises:
-        DataError: a file is no Parquet file, or lacks a column; file and row are named.
+        DataError: a file is no Parquet file, lacks a column, or has an episode of several turns;
+            file and row are named.
     """
-    return [answer for file in files for row in read_parquet(file)
-            if (answer := _answer(row)).cells["split"] == split]
+    found = [answer for file in files for row in read_parquet(file)
+             if (answer := _answer(row)).cells["split"] == split]
+    for answer in found:
+        _refuse_several_turns(answer)
+    return found
 
 
 def shortest(answers: Iterable[TracedAnswer]) -> list[TracedAnswer]:
@@ -117,6 +124,12 @@ def _answer(row: PlacedRow) -> TracedAnswer:
         raise DataError(f"{row.where}: no column {missing[0]!r}, so it is no trace file of a run "
                         f"(found: {', '.join(map(str, row.cells)) or 'nothing'})")
     return TracedAnswer(row.where, row.cells)
+
+
+def _refuse_several_turns(answer: TracedAnswer) -> None:
+    if answer.cells.get("turns") not in (None, "", "[]"):
+        raise DataError(f"{answer.where}: an episode of several turns; imitating its last response "
+                        "alone would teach to answer without what led to it")
 
 
 def _size(answer: TracedAnswer) -> tuple[int, str]:

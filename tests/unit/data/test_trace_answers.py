@@ -122,6 +122,18 @@ def test_tests_are_not_to_train_on(tmp_path):
     assert texts(build(tmp_path, split="test")) == ["2"]
 
 
+def test_an_episode_of_several_turns_is_refused(tmp_path):
+    row = answer(SUM, "<answer> 2 </answer>", 2)
+    searched = replace(row, turns=(replace(row.turns[0], response="<search> 1 + 1 </search>",
+                                           environment_messages=(Message("tool", "2"),)),
+                                   row.turns[0]))
+    write(tmp_path, [answer(SUM, "2", 1), searched])
+    with pytest.raises(DataError, match=r"step000000.parquet, row 1: an episode of several turns"):
+        build(tmp_path)
+    with pytest.raises(DataError, match="0 answers of the split 'test'"):
+        build(tmp_path, split="test")
+
+
 def images() -> Prompt:
     parts = ({"type": "text", "text": "what is it ?"}, {"type": "image"})
     pixels = np.zeros((2, 2, 3), np.uint8)
