@@ -62,6 +62,8 @@ class Search:
     """Who speaks for the environment: some chat templates know no tool."""
     instructions: str = ""
     """System message put before every prompt; none when empty."""
+    passage_words: int | None = None
+    """Words of a passage that a read shows; None: all, however many positions that takes."""
 
     async def reset(self, prompt: Prompt) -> Prompt:
         """The prompt, with the instructions in (or behind) its system message.
@@ -116,7 +118,8 @@ class Search:
             return NO_RESULT
         if not _within(episode.state, "reads", self.max_reads):
             return NO_MORE_READ
-        return passage_text(*self._tool(episode.prompt).read(number))
+        title, text = self._tool(episode.prompt).read(number)
+        return passage_text(title, text, self.passage_words)
 
     def _tool(self, prompt: Prompt) -> SearchTool:
         condition = "" if self.tools.keys() == {""} else str(prompt.meta.get("condition", ""))

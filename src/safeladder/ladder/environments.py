@@ -16,6 +16,9 @@ from safeladder.envs.search import INSTRUCTIONS
 from safeladder.tools import SearchTool
 
 MICROWORLD = "microworld"
+PASSAGE_WORDS = 200
+"""Of a passage from a file that a read shows: three reads and their searches stay below a thousand
+words."""
 
 
 class SingleTurnSpec(StrictModel):
@@ -36,6 +39,9 @@ class SearchSpec(StrictModel):
     k: int = Field(3, ge=1, description="results of a search")
     abstract_words: int | None = Field(
         None, ge=1, description="words of a text that a result shows; None: 30, microworld 4")
+    passage_words: int | None = Field(
+        None, ge=1, description="words of a passage that a read shows, so that an episode fits the "
+        "model's positions; None: 200, microworld all")
     corpus_seed: int = Field(0, description="of the microworld's passages")
     role: Literal["tool", "user"] = Field(
         "tool", description="who speaks for the environment; some chat templates know no tool")
@@ -56,8 +62,10 @@ def build_environment(spec: SingleTurnSpec | SearchSpec) -> Environment:
     """
     if isinstance(spec, SingleTurnSpec):
         return SingleTurn()
+    shown = None if spec.passages == MICROWORLD else PASSAGE_WORDS
     return Search(_tools(spec), spec.max_turns, spec.max_searches, spec.max_reads, spec.k,
-                  spec.role, INSTRUCTIONS if spec.instructions else "")
+                  spec.role, INSTRUCTIONS if spec.instructions else "",
+                  spec.passage_words or shown)
 
 
 def _tools(spec: SearchSpec) -> dict[str, SearchTool]:

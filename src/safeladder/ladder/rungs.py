@@ -30,6 +30,7 @@ from safeladder.ladder.build import (
     Judge,
     build_renderer,
     build_trainer,
+    check_failures,
     check_judged,
     initial_model,
     load_checkpoint,
@@ -55,7 +56,7 @@ from safeladder.train.rows import ShuffledRows
 from safeladder.train.sft import SFTRun, train_sft
 from safeladder.train.sinks import MetricSink, build_sinks
 from safeladder.train.state import Checkpoints, LoopState
-from safeladder.types import Prompt, Status, Trajectory
+from safeladder.types import Group, Prompt, Status, Trajectory
 from safeladder.verifiers import build_verifiers, check_routes, close_verifiers
 
 
@@ -376,6 +377,7 @@ class RungWork:
         """Every rung is judged alike: by the recipe's objective, as it begins."""
         judge = self.climber.judge
         judged = await evaluate(sampler, self.renderer, environment, prompts, params, judge)
+        check_failures([Group(t.prompt, [t]) for t in judged], judge.policy)
         check_judged(judged, judge.policy)
         return judged
 

@@ -91,9 +91,10 @@ def results_text(titles_and_abstracts: Iterable[tuple[str, str]]) -> str:
                       in enumerate(titles_and_abstracts, 1)) or "nothing found ."
 
 
-def passage_text(title: str, text: str) -> str:
-    """A passage in full."""
-    return f"{title} : {text}"
+def passage_text(title: str, text: str, words: int | None = None) -> str:
+    """A passage in full, or the first ``words`` words of its text."""
+    shown = text if words is None else " ".join(text.split()[:words])
+    return f"{title} : {shown}"
 
 
 def _read_blocks(text: str) -> tuple[dict[str, str], str]:

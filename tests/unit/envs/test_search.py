@@ -66,6 +66,11 @@ def test_only_what_was_shown_can_be_read():
         "no such result ."] * 2
 
 
+def test_a_read_shows_as_many_words_as_it_may():
+    env = Search({"": TOOL}, passage_words=4)
+    assert play(env, SEARCH, f"{THINK} <read> 1 </read>")[1] == "Aldor : in year 9 :"
+
+
 def test_limits_are_one_line_and_not_the_end():
     env = Search({"": TOOL}, max_searches=1, max_reads=1)
     read = f"{THINK} <read> 1 </read>"

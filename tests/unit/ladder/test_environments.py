@@ -46,6 +46,16 @@ def test_the_microworld_has_every_condition_and_shows_no_value_before_a_read():
         asyncio.run(env.reset(Prompt("p", (), meta={"condition": "clear"})))
 
 
+def test_passages_of_files_are_capped_and_those_of_the_microworld_are_not(tmp_path):
+    path = tmp_path / "passages.jsonl"
+    path.write_text(json.dumps({"title": "Tower", "text": "high " * 500}))
+    files = {"type": "search", "passages": str(path)}
+    assert build_environment(SearchSpec(**files)).passage_words == 200
+    assert build_environment(SearchSpec(**files, passage_words=7)).passage_words == 7
+    world = SearchSpec(type="search", passages="microworld")
+    assert build_environment(world).passage_words is None
+
+
 def test_equal_words_are_one_environment():
     specs = [SearchSpec(type="search", passages="microworld", k=5) for _ in range(2)]
     assert build_environment(specs[0]) is build_environment(specs[1])

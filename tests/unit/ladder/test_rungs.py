@@ -1,5 +1,6 @@
 """What a climb checks before anything trains, and how its rungs are judged."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,13 @@ import pytest
 import yaml
 
 from safeladder.config import validate
-from safeladder.errors import ConfigError
+from safeladder.engine.fake import ByteTokenizer, FakeSampler
+from safeladder.errors import ConfigError, TooManyAbstentions
 from safeladder.ladder.build import Judge
 from safeladder.ladder.recipe import Recipe
 from safeladder.ladder.run_dir import RunDir
-from safeladder.ladder.rungs import Climber
+from safeladder.ladder.rungs import Climber, RungWork
+from safeladder.render import Renderer
 from safeladder.verifiers import build_verifiers
 
 SEARCH = Path(__file__).parents[2] / "e2e" / "search.yaml"
@@ -27,6 +30,19 @@ def climber(data: dict[str, Any], folder: Path) -> Climber:
     run.open("", resume=False, manifest={})
     judge = Judge(build_verifiers(recipe.verifiers), recipe.objective, recipe.verify)
     return Climber(recipe, run, judge, [], None, None, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("failed", "stops"), [((1, 2), True), ((1,), False)])
+def test_an_evaluation_that_lost_its_episodes_is_not_done(failed, stops, tmp_path):
+    data = {**spec(), "verify": {"min_abstentions": 2, "max_abstentions": 0.5}}
+    work = RungWork(climber(data, tmp_path), None, None, None)  # type: ignore[arg-type]
+    work.__dict__["renderer"] = Renderer(ByteTokenizer())
+    sampler = FakeSampler.scripted(lambda prompt: "Sil", fail_on_calls=failed)
+    if not stops:
+        assert asyncio.run(work._validate(sampler, 0))["accuracy"] == 0
+        return
+    with pytest.raises(TooManyAbstentions, match="2 of 3 rollouts failed"):
+        asyncio.run(work._validate(sampler, 0))
 
 
 OTHER = {"tasks": {"knowledge": {"parts": {"deliberative": 1}}}}
