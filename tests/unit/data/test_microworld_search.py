@@ -44,6 +44,20 @@ def test_questions_carry_their_condition_and_their_fact():
     assert rows == build_source({"type": "search_questions", "split": "test", "count": 36})
 
 
+def test_no_training_question_asks_for_an_unknown_fact_that_a_demonstration_told():
+    questions = {"type": "search_questions", "split": "train", "count": 600}
+    told, asked = (
+        {(row.meta["group"], row.meta["tier"]) for row in build_source(source)}
+        for source in (DEMONSTRATIONS, questions))
+    assert {tier for _, tier in told & asked} == {"known", "rare"}
+    unknown = {f"{f.town} {f.relation}" for f in facts()
+               if (f.tier, f.split) == ("unknown", "train")}
+    halves = [{group for group, tier in rows if tier == "unknown"} for rows in (told, asked)]
+    assert halves[0] | halves[1] == unknown and min(map(len, halves)) >= len(unknown) // 3
+    assert any(row.meta["tier"] == "unknown" and row.meta["split"] == "test" for row in
+               build_source({**questions, "split": "test", "count": 108}))
+
+
 def test_the_teacher_is_what_the_environment_would_answer():
     environment = build_environment(SearchSpec(type="search", passages="microworld"))
     for row in build_source({**DEMONSTRATIONS, "count": 200,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -65,12 +65,15 @@ def facts() -> tuple[Fact, ...]:
 
 def knowledge_prompts(
     split: Split, count: int, seed: int = 0, level: int = 0,
+    may: Callable[[Fact], bool] = lambda fact: True,
 ) -> list[Prompt]:
-    """Draw questions; level 1, 2, 3 asks for known, rare, unknown facts only, 0 for all."""
+    """Draw questions; level 1, 2, 3 asks for known, rare, unknown facts only, 0 for all. Facts that
+    ``may`` refuses are left out.
+    """
     rng = random.Random(f"knowledge {split} {seed} {level}")
     wanted = "test" if split == "unseen_forms" else split
     chosen = [fact for fact in facts() if fact.split == wanted
-              and level in (0, 1 + TIERS.index(fact.tier))]
+              and level in (0, 1 + TIERS.index(fact.tier)) and may(fact)]
     templates = UNSEEN_TEMPLATES if split == "unseen_forms" else TEMPLATES
     rows, order = [], list[Fact]()
     for i in range(count):

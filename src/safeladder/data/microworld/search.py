@@ -16,6 +16,7 @@ mixed        those of :func:`~safeladder.data.microworld.knowledge.passages`: so
 
 from __future__ import annotations
 
+import hashlib
 import random
 from dataclasses import replace
 from functools import lru_cache
@@ -28,6 +29,7 @@ from safeladder.data.microworld.balance import Split
 from safeladder.data.microworld.knowledge import (
     TOWNS,
     VALUES,
+    Fact,
     facts,
     knowledge_prompts,
     passages,
@@ -83,6 +85,14 @@ def _of_town(town: str, condition: Condition, rng: random.Random) -> list[Docume
     return found
 
 
+def demonstrated(fact: Fact) -> bool:
+    """Whether demonstrations may tell an unknown fact. A half of those of the train split, chosen by
+    a hash of their names; the questions of that split ask for the other half, which is as unknown
+    after the warm-up as before.
+    """
+    return hashlib.sha256(f"told|{fact.town}|{fact.relation}".encode()).digest()[0] % 2 == 0
+
+
 class _Drawn(Source):
     """Which questions, and what is found when they are searched for."""
 
@@ -95,11 +105,15 @@ class _Drawn(Source):
         default=("clean", "noisy", "conflicting"), min_length=1,
         description="of the passages; equally many questions of each")
 
+    def may_ask(self, fact: Fact) -> bool:
+        """Whether a question may be about a fact: known and rare ones are everybody's."""
+        return fact.tier != "unknown" or fact.split != "train" or not demonstrated(fact)
+
     def questions(self) -> list[Prompt]:
         """The prompts before the settings that all sources share. Questions about one fact are one
         structure: they are not independent of each other.
         """
-        drawn = knowledge_prompts(self.split, self.count, self.seed, self.level)
+        drawn = knowledge_prompts(self.split, self.count, self.seed, self.level, self.may_ask)
         names = len(self.conditions)
         return [replace(prompt, id=f"search-{prompt.id}", source="microworld_search",
                         task="search", meta={
@@ -124,7 +138,8 @@ class SearchDemonstrations(_Drawn):
     Confidences are drawn evenly from 0 to 10, whatever the answer, and a share of the answers is
     wrong: the warm-up teaches the form and leaves confidence to reinforcement learning. Known and
     rare facts are answered at once, after a search, or after a search and a read; unknown ones
-    always after both. What the environment says is what it would say (a test compares).
+    always after both. What the environment says is what it would say (a test compares). The unknown
+    facts told here are asked by no question of the train split (:func:`demonstrated`).
     """
 
     type: Literal["search_demonstrations"]
@@ -144,6 +159,10 @@ class SearchDemonstrations(_Drawn):
         if min(self.paths.values()) < 0 or not any(self.paths.values()):
             raise ValueError("paths: shares are 0 or more, and one of them is not 0")
         return self
+
+    def may_ask(self, fact: Fact) -> bool:
+        """Of the unknown facts those that questions leave alone."""
+        return fact.tier != "unknown" or demonstrated(fact)
 
     def build(self, base: Path) -> list[Prompt]:
         """The conversations, each ended by an answer."""
