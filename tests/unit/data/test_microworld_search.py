@@ -40,8 +40,22 @@ def test_questions_carry_their_condition_and_their_fact():
         "clean": 12, "noisy": 12, "conflicting": 12}
     assert {row.task for row in rows} == {"search"} and len({row.id for row in rows}) == 36
     assert all(row.meta["structure"] == row.meta["group"] for row in rows)
-    assert len({row.meta["structure"] for row in rows}) == 36  # each of the test facts once
+    facts_of = {name: [row.meta["structure"] for row in rows if row.meta["condition"] == name]
+                for name in ("clean", "noisy", "conflicting")}
+    assert len(set(facts_of["clean"])) == 12  # and the same facts, in the same words
+    assert facts_of["clean"] == facts_of["noisy"] == facts_of["conflicting"]
+    assert len({row.messages for row in rows}) == 12
     assert rows == build_source({"type": "search_questions", "split": "test", "count": 36})
+
+
+def test_a_count_without_room_for_every_condition_cuts_the_last_question():
+    rows = build_source({"type": "search_questions", "split": "test", "count": 5})
+    assert [row.meta["condition"] for row in rows] == [
+        "clean", "noisy", "conflicting", "clean", "noisy"]
+    assert [row.meta["structure"] == rows[0].meta["structure"] for row in rows] == [
+        True, True, True, False, False]
+    every = build_source({"type": "search_questions", "split": "test", "count": 108})
+    assert Counter(Counter(row.meta["structure"] for row in every).values()) == {3: 36}
 
 
 def test_no_training_question_asks_for_an_unknown_fact_that_a_demonstration_told():

@@ -1,6 +1,6 @@
 """Questions of knowledge to search for: passages under three conditions, questions, a teacher.
 
-The conditions, for every question alike:
+The conditions, every question under each of them:
 
 ===========  ========================================================================
 condition    passages of each town
@@ -103,23 +103,26 @@ class _Drawn(Source):
                        "all three")
     conditions: tuple[Condition, ...] = Field(
         default=("clean", "noisy", "conflicting"), min_length=1,
-        description="of the passages; equally many questions of each")
+        description="of the passages; every question is asked under each of them")
 
     def may_ask(self, fact: Fact) -> bool:
         """Whether a question may be about a fact: known and rare ones are everybody's."""
         return fact.tier != "unknown" or fact.split != "train" or not demonstrated(fact)
 
     def questions(self) -> list[Prompt]:
-        """The prompts before the settings that all sources share. Questions about one fact are one
-        structure: they are not independent of each other.
+        """The prompts before the settings that all sources share: of each drawn question one under
+        every condition, so that conditions differ in nothing else (the last question under as many
+        as ``count`` has room for). Questions about one fact are one structure: they are not
+        independent of each other.
         """
-        drawn = knowledge_prompts(self.split, self.count, self.seed, self.level, self.may_ask)
-        names = len(self.conditions)
-        return [replace(prompt, id=f"search-{prompt.id}", source="microworld_search",
-                        task="search", meta={
-                            **prompt.meta, "condition": self.conditions[i % names],
+        drawn = knowledge_prompts(self.split, -(-self.count // len(self.conditions)), self.seed,
+                                  self.level, self.may_ask)
+        asked = [(prompt, condition) for prompt in drawn for condition in self.conditions]
+        return [replace(prompt, id=f"search-{self.split}-{self.seed}-{self.level}-{i}",
+                        source="microworld_search", task="search", meta={
+                            **prompt.meta, "condition": condition,
                             "structure": prompt.meta["group"]})
-                for i, prompt in enumerate(drawn)]
+                for i, (prompt, condition) in enumerate(asked[:self.count])]
 
 
 class SearchQuestions(_Drawn):
