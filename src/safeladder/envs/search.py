@@ -29,21 +29,17 @@ from typing import Any, Literal
 
 from safeladder.envs.base import Episode, StepResult
 from safeladder.errors import DataError
-from safeladder.render.actions import information, passage_text, read_move, results_text
+from safeladder.render.actions import (
+    NO_MORE_READ,
+    NO_MORE_SEARCH,
+    NO_RESULT,
+    information,
+    passage_text,
+    read_move,
+    results_text,
+)
 from safeladder.tools.search import SearchTool, title_key
 from safeladder.types import Message, Prompt
-
-NO_RESULT, NO_MORE_SEARCH, NO_MORE_READ = (
-    "no such result .", "no more search .", "no more read .")
-INSTRUCTIONS = """\
-Answer the question. You may search a collection of passages and read them first.
-Every reply is your reasoning in <think> </think>, followed by exactly one of:
-<search> a query </search> - you are shown numbered titles with the beginning of each text;
-<read> the number or title of a result </read> - you are shown that passage in full;
-<confidence> a whole number from 0 to 10 </confidence> <answer> the answer, short </answer>.
-The confidence says how sure you are that the answer is right: above 5 means that you stand by it.
-What you find is given to you between <information> and </information>; never write these yourself.\
-"""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from safeladder.config import StrictModel
 from safeladder.data.microworld.search import ABSTRACT_WORDS, CONDITIONS, search_documents
 from safeladder.data.retrieval import PassageIndex, read_documents
 from safeladder.envs import Environment, Search, SingleTurn
-from safeladder.envs.search import INSTRUCTIONS
+from safeladder.render.actions import INSTRUCTIONS
 from safeladder.tools import SearchTool
 
 MICROWORLD = "microworld"

@@ -28,6 +28,19 @@ from safeladder.render.think import CLOSE, OPEN
 MoveKind = Literal["search", "read", "answer"]
 INFORMATION_OPEN, INFORMATION_CLOSE = "<information>", "</information>"
 MAX_CONFIDENCE = 10
+NO_RESULT, NO_MORE_SEARCH, NO_MORE_READ = (
+    "no such result .", "no more search .", "no more read .")
+"""What the environment says of a move that it cannot carry out."""
+INSTRUCTIONS = """\
+Answer the question. You may search a collection of passages and read them first.
+Every reply is your reasoning in <think> </think>, followed by exactly one of:
+<search> a query </search> - you are shown numbered titles with the beginning of each text;
+<read> the number or title of a result </read> - you are shown that passage in full;
+<confidence> a whole number from 0 to 10 </confidence> <answer> the answer, short </answer>.
+The confidence says how sure you are that the answer is right: above 5 means that you stand by it.
+What you find is given to you between <information> and </information>; never write these yourself.\
+"""
+"""The format in words, as a system message."""
 
 _BLOCK = re.compile(r"\s*+<(search|read|confidence|answer)>")
 _TAG = re.compile(r"</?(?:think|search|read|confidence|answer|information)>")

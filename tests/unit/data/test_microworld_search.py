@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -85,6 +86,30 @@ def test_the_teacher_is_what_the_environment_would_answer():
             assert result.messages == (row.messages[2 * i],) and not result.done
         episode.messages.append(row.messages[-1])
         assert asyncio.run(environment.step(episode)).done
+
+
+def test_the_teacher_speaks_as_the_environment_is_set():
+    settings = {"role": "user", "instructions": True, "passage_words": 5}
+    environment = build_environment(SearchSpec(type="search", passages="microworld", **settings))
+    for row in build_source({**DEMONSTRATIONS, "count": 60, **settings}):
+        system, question, *said = row.messages
+        shown = asyncio.run(environment.reset(replace(row, messages=(question,))))
+        assert shown.messages == (system, question) and system.role == "system"
+        episode = Episode(shown)
+        for message, answered in zip(said[:-1:2], said[1::2], strict=True):
+            episode.messages.append(message)
+            assert asyncio.run(environment.step(episode)).messages == (answered,)
+            assert answered.role == "user"
+
+
+def test_a_system_prompt_stands_before_the_instructions_as_in_the_environment():
+    settings = {"system_prompt": "Be kind.", "count": 3}
+    (told, *_), (asked, *_) = (
+        build_source({**DEMONSTRATIONS, **settings, "instructions": True}),
+        build_source({"type": "search_questions", "split": "train", **settings}))
+    environment = build_environment(
+        SearchSpec(type="search", passages="microworld", instructions=True))
+    assert told.messages[0] == asyncio.run(environment.reset(asked)).messages[0]
 
 
 def test_the_teacher_answers_each_tier_its_way_and_confidence_says_nothing():

@@ -12,10 +12,9 @@ from safeladder.data.retrieval import Document, PassageIndex
 from safeladder.engine.base import SamplingParams
 from safeladder.engine.fake import ByteTokenizer, FakeSampler
 from safeladder.envs import Episode, Search
-from safeladder.envs.search import INSTRUCTIONS
 from safeladder.errors import DataError, ToolError
 from safeladder.render import Renderer
-from safeladder.render.actions import read_move
+from safeladder.render.actions import INSTRUCTIONS, read_move
 from safeladder.rollout import rollout
 from safeladder.tools import SearchTool
 from safeladder.train.batch import trajectory_datums

@@ -37,6 +37,7 @@ from safeladder.data.microworld.knowledge import (
 from safeladder.data.retrieval import Document, PassageIndex
 from safeladder.data.source import Source
 from safeladder.render.actions import (
+    INSTRUCTIONS,
     MAX_CONFIDENCE,
     information,
     passage_text,
@@ -86,9 +87,9 @@ def _of_town(town: str, condition: Condition, rng: random.Random) -> list[Docume
 
 
 def demonstrated(fact: Fact) -> bool:
-    """Whether demonstrations may tell an unknown fact. A half of those of the train split, chosen by
-    a hash of their names; the questions of that split ask for the other half, which is as unknown
-    after the warm-up as before.
+    """Whether demonstrations may tell an unknown fact. A half of those of the train split, chosen
+    by a hash of their names; the questions of that split ask for the other half, which is as
+    unknown after the warm-up as before.
     """
     return hashlib.sha256(f"told|{fact.town}|{fact.relation}".encode()).digest()[0] % 2 == 0
 
@@ -152,7 +153,13 @@ class SearchDemonstrations(_Drawn):
     errors: float = Field(default=0.2, ge=0, le=1, description="share of wrong answers")
     k: int = Field(default=3, ge=1, description="results of a search, as in the environment")
     abstract_words: int = Field(default=ABSTRACT_WORDS, ge=1)
+    passage_words: int | None = Field(
+        default=None, ge=1, description="words that a read shows, as in the environment")
     corpus_seed: int = Field(default=0, description="of the passages, as in the environment")
+    role: Literal["tool", "user"] = Field(
+        default="tool", description="who speaks for the environment, as there")
+    instructions: bool = Field(
+        default=False, description="tell the format in a system message, as the environment does")
 
     @model_validator(mode="after")
     def _for_training(self) -> SearchDemonstrations:
@@ -188,15 +195,19 @@ class SearchDemonstrations(_Drawn):
             thoughts = "not known to me ." if path == "read" else "I am not sure ."
             hits = index.search(query, self.k)
             said += [Message("assistant", write_move("search", query, thoughts)),
-                     Message("tool", information(results_text(
+                     Message(self.role, information(results_text(
                          (hit.title, hit.abstract) for hit in hits)))]
             place = next((i for i, hit in enumerate(hits) if hit.title == town), None)
             if path == "read" and place is not None:
                 found = index.documents[hits[place].number]
                 said += [Message("assistant", write_move("read", str(place + 1), f"{town} .")),
-                         Message("tool", information(passage_text(*found)))]
+                         Message(self.role, information(passage_text(
+                             found.title, found.text, self.passage_words)))]
         answer = write_move("answer", value, f"the {relation} of {town} is {value} .",
                             rng.randint(0, MAX_CONFIDENCE))
-        return replace(prompt, messages=(*prompt.messages, *said, Message("assistant", answer)),
+        system = "\n\n".join(filter(None, (self.system_prompt, INSTRUCTIONS)))
+        told = [Message("system", system)] if self.instructions else []
+        return replace(prompt, messages=(*told, *prompt.messages, *said,
+                                         Message("assistant", answer)),
                        meta={**prompt.meta, "path": path, "behaviour": "wrong" if wrong
                              else "ideal"})
