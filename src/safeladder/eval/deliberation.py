@@ -16,7 +16,7 @@ selective_accuracy          right among the certain
 brier                       mean of (c / 10 - right)^2, over answers with a confidence
 ece                         sum_c (n_c / n) \|right share of c - c / 10\|, over the 11 confidences
 auroc                       P(c of a right answer > c of a wrong one), ties half
-searches_per_answer         moves that the environment answered
+searches_per_answer         moves that the environment carried out
 reads_per_answer
 accuracy_<group>            accuracy of the prompts whose ``meta["condition"]`` or
 false_certain_<group>       ``meta["tier"]`` it is (clean, conflicting ..; known, unknown ..)
@@ -61,7 +61,7 @@ class Answer(NamedTuple):
     confidence: int | None = None
     """None where none was stated (not well formed)."""
     searches: int | None = None
-    """None when no answer came (a failed rollout)."""
+    """None where the answer was not judged."""
     reads: int | None = None
     groups: tuple[str, ...] = ()
     """What figures of its own it counts in: its condition, its tier."""
@@ -82,7 +82,10 @@ def answer_of(trajectory: Trajectory) -> Answer:
         return blank
     episode = read_episode(trajectory)
     judged = [v.parts for v in trajectory.deciding_verdicts.values() if v.score is not None]
-    return with_parts(blank._replace(searches=episode.searches, reads=episode.reads), judged)
+    answer = with_parts(blank, judged)
+    if answer.right is None:
+        return answer
+    return answer._replace(searches=episode.searches, reads=episode.reads)
 
 
 def blank_answer(prompt_id: str, meta: Mapping[str, Any]) -> Answer:

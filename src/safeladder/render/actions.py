@@ -30,7 +30,7 @@ INFORMATION_OPEN, INFORMATION_CLOSE = "<information>", "</information>"
 MAX_CONFIDENCE = 10
 NO_RESULT, NO_MORE_SEARCH, NO_MORE_READ = (
     "no such result .", "no more search .", "no more read .")
-"""What the environment says of a move that it cannot carry out."""
+"""What the environment says of a move that it cannot carry out (:func:`carried_out`)."""
 INSTRUCTIONS = """\
 Answer the question. You may search a collection of passages and read them first.
 Every reply is your reasoning in <think> </think>, followed by exactly one of:
@@ -96,6 +96,11 @@ def information(text: str) -> str:
     """What the environment says. Tags inside are broken up: no passage speaks for another."""
     plain = _TAG.sub(lambda found: f"< {found[0][1:]}", text)
     return f"{INFORMATION_OPEN} {plain} {INFORMATION_CLOSE}"
+
+
+def carried_out(said: str) -> bool:
+    """Whether the environment did what it was asked, by what it said; "nothing found" it did."""
+    return said not in map(information, (NO_RESULT, NO_MORE_SEARCH, NO_MORE_READ))
 
 
 def results_text(titles_and_abstracts: Iterable[tuple[str, str]]) -> str:

@@ -24,7 +24,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 from pydantic import Field, FiniteFloat
 
 from safeladder.config import StrictModel
-from safeladder.render.actions import MAX_CONFIDENCE, read_move
+from safeladder.render.actions import MAX_CONFIDENCE, carried_out, read_move
 from safeladder.types import Trajectory, Verdict
 from safeladder.verifiers.base import abstention
 from safeladder.verifiers.cases import HOSTILE_TEXTS, Case
@@ -42,7 +42,7 @@ class Deliberation(NamedTuple):
     answer: str
     confidence: int | None
     searches: int
-    """That the environment answered."""
+    """That the environment carried out."""
     reads: int
     problem: str
 
@@ -50,8 +50,8 @@ class Deliberation(NamedTuple):
 def read_episode(trajectory: Trajectory) -> Deliberation:
     """Read the responses of all turns; linear in their length."""
     moves = [read_move(turn.response) for turn in trajectory.turns]
-    answered = [move.kind for move, turn in zip(moves, trajectory.turns, strict=True)
-                if turn.environment_messages]
+    done = [move.kind for move, turn in zip(moves, trajectory.turns, strict=True)
+            if turn.environment_messages and carried_out(turn.environment_messages[0].text)]
     problem = next((f"turn {number}: {move.problem}" for number, move in enumerate(moves, 1)
                     if move.problem), "")
     *before, end = [move.kind for move in moves] or [None]
@@ -59,7 +59,7 @@ def read_episode(trajectory: Trajectory) -> Deliberation:
         problem = "not exactly one answer, at the end"
     last = moves[-1] if moves and not problem else None
     return Deliberation(last.argument if last else "", last.confidence if last else None,
-                        answered.count("search"), answered.count("read"), problem)
+                        done.count("search"), done.count("read"), problem)
 
 
 class Deliberative(StrictModel):

@@ -1,5 +1,7 @@
 """Figures of answers with a confidence: eight answers by hand, and the matched baseline."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -120,13 +122,24 @@ def test_only_what_the_environment_answered_counts_as_a_search():
     assert answer_of(cut).searches == 1
 
 
+@pytest.mark.parametrize(("said", "reads"), [
+    ("no such result .", 0), ("no more read .", 0), ("Aldor : no such result .", 1)])
+def test_a_move_that_was_not_carried_out_does_not_count(said, reads):
+    row = trajectory(SEARCH, READ, (SAID, False))
+    told = (Message("tool", f"<information> {said} </information>"),)
+    row = replace(row, turns=(row.turns[0], replace(row.turns[1], environment_messages=told),
+                              row.turns[2]))
+    answer = answer_of(row)
+    assert (answer.searches, answer.reads) == (1, reads)
+
+
 def test_failed_and_unjudged_are_not_wrong():
     failed = answer_of(trajectory(SEARCH, status=Status.ERROR_TOOL))
     assert (failed.right, failed.certain, failed.searches) == (None, None, None)
     row = trajectory((SAID, False))
     row.verdicts = {"deliberative": abstention("deliberative", "gone")}
     unjudged = answer_of(row)
-    assert unjudged.right is None and unjudged.searches == 0
+    assert unjudged.right is None and unjudged.searches is None
 
 
 def test_names_say_how_they_were_taken():
