@@ -48,7 +48,7 @@ def test_the_evaluation_has_the_figures_of_stated_confidence(climbed):
         found = json.loads((climbed / "rungs" / rung / "evaluation.json").read_text())
         assert {f"{name}_t1" for name in (
             "accuracy", "reliability", "false_certain", "coverage", "auroc", "ece", "brier",
-            "selective_accuracy", "searches_per_answer", "reads_per_answer", "accuracy_clean",
+            "accuracy_when_certain", "searches_per_answer", "reads_per_answer", "accuracy_clean",
             "accuracy_conflicting", "accuracy_unknown", "format",
             "microworld_search_accuracy")} <= set(found)
         assert found["accuracy_t1"]["n"] == 6 and found["accuracy_clean_t1"]["n"] == 2

@@ -12,7 +12,7 @@ reliability                 (right and certain + wrong and uncertain) / N
 false_certain               wrong and certain / N
 false_certain_of_wrong      wrong and certain / wrong
 coverage                    certain / N
-selective_accuracy          right among the certain
+accuracy_when_certain       right among the certain
 brier                       mean of (c / 10 - right)^2, over answers with a confidence
 ece                         sum_c (n_c / n) \|right share of c - c / 10\|, over the 11 confidences
 auroc                       P(c of a right answer > c of a wrong one), ties half
@@ -24,7 +24,7 @@ false_certain_baseline_     false certainty of the rung this one started from, w
 matched                     many answers (:func:`false_certain_baseline_matched`); no interval
 ==========================  ====================================================================
 
-Reliability, coverage and selective accuracy are to be read together: an answerer that is never
+Reliability, coverage and the accuracy when certain are to be read together: an answerer that is never
 certain has no false certainty, and is as reliable as it is often wrong. Intervals: those of
 :mod:`safeladder.eval.statistics` for means; for ece and auroc a cluster bootstrap
 (:class:`~safeladder.eval.classification.Bootstrap`). ECE is biased upwards in small samples.
@@ -119,7 +119,7 @@ def answer_metrics(answers: Sequence[Answer], seed: int = 0) -> dict[str, Estima
     found = {name: _mean(answers, value, seed) for name, value in _MEANS.items()}
     wrong = [a for a in answers if a.right == 0]
     found["false_certain_of_wrong"] = _mean(wrong, _certain, seed)
-    found["selective_accuracy"] = _mean([a for a in answers if a.certain], _right, seed)
+    found["accuracy_when_certain"] = _mean([a for a in answers if a.certain], _right, seed)
     stated = [a for a in answers if a.confidence is not None]
     found["brier"] = _mean(stated, _brier, seed)
     found["ece"], found["auroc"] = _ece(stated, seed), _auroc(stated, seed)

@@ -41,7 +41,7 @@ def test_every_figure_by_hand():
         "false_certain": pytest.approx(1 / 6),          # b
         "false_certain_of_wrong": pytest.approx(1 / 3),  # of b, e, f
         "coverage": pytest.approx(3 / 6),               # a, b, c
-        "selective_accuracy": pytest.approx(2 / 3),     # a, c of them
+        "accuracy_when_certain": pytest.approx(2 / 3),     # a, c of them
         "brier": pytest.approx((0.01 + 0.81 + 0.09 + 0.25 + 0.04) / 5),
         "ece": pytest.approx((2 * 0.4 + 0.3 + 0.5 + 0.2) / 5),  # 9: half right; 7; 5; 2
         # right 9, 7, 5 against wrong 9, 2: 1/2 + 1, 0 + 1, 0 + 1 of 6 pairs
@@ -57,7 +57,7 @@ def test_every_figure_by_hand():
 
 def test_what_is_undefined_has_no_value():
     found = answer_metrics([answer("a", 2, 1.0), answer("b", 3, 1.0)])
-    assert found["auroc"].value is None and found["selective_accuracy"].value is None
+    assert found["auroc"].value is None and found["accuracy_when_certain"].value is None
     assert found["false_certain_of_wrong"].value is None and found["coverage"].value == 0
     empty = answer_metrics([UNJUDGED])
     assert all(figure.value is None for figure in empty.values())
@@ -148,4 +148,4 @@ def test_names_say_how_they_were_taken():
             "accuracy_rare_t1_unseen_forms", "ece_t1_unseen_forms"} <= set(found)
     plain = deliberation_metrics([trajectory((SAID, False))])
     assert {"accuracy", "reliability", "false_certain", "coverage", "auroc", "ece", "brier",
-            "selective_accuracy", "searches_per_answer", "reads_per_answer"} <= set(plain)
+            "accuracy_when_certain", "searches_per_answer", "reads_per_answer"} <= set(plain)

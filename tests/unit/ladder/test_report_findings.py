@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from safeladder.eval.deliberation import Answer, answer_metrics
 from safeladder.eval.statistics import PairedDifference
 from safeladder.ladder.report_charts import (
     Axes,
@@ -26,7 +27,7 @@ from safeladder.ladder.report_findings import (
     totals,
 )
 from safeladder.ladder.report_sections import mean_speeds, phase_seconds
-from safeladder.ladder.report_tables import difference_text, headline
+from safeladder.ladder.report_tables import difference_text, headline, tiles
 from safeladder.ladder.run_dir import RunDir
 from safeladder.ladder.summary import Figure, RungSummary
 
@@ -55,6 +56,18 @@ def test_a_run_without_greedy_figures_has_a_headline() -> None:
     assert headline(data, []) == (
         "After rl, no accuracy was taken; rl: a noisy teacher. Held-out prompts, greedy, 95% "
         "intervals.")
+
+
+def test_figures_of_a_search_are_no_further_accuracies() -> None:
+    answers = [Answer(str(i), str(i), 1.0, 1.0, 8, groups=("tier_known",)) for i in range(4)]
+    figures = {name: Figure(**asdict(found)) for name, found in answer_metrics(answers).items()}
+    rung = RungEntry("rl", "rl", False, "", RungSummary(
+        name="rl", seconds=1.0, steps=1, eval={"microworld_search_accuracy": ACCURACY, **figures}))
+    data = RunData(RunDir(Path("nowhere")), {}, {}, [rung], [], None, 0.0, True)
+    assert headline(data, []).replace("\u00a0", " ") == (
+        "After rl, right answers are 50.0% [25.0, 80.0] on 4 microworld search. Held-out prompts, "
+        "greedy, 95% intervals.")
+    assert [tile.label for tile in tiles(data, [])] == ["microworld search", "all rungs"]
 
 
 def series(*values: float) -> Series:
