@@ -48,10 +48,11 @@ def test_the_evaluation_has_the_figures_of_stated_confidence(climbed):
         found = json.loads((climbed / "rungs" / rung / "evaluation.json").read_text())
         assert {f"{name}_t1" for name in (
             "accuracy", "reliability", "false_certain", "coverage", "auroc", "ece", "brier",
-            "accuracy_when_certain", "searches_per_answer", "reads_per_answer", "accuracy_clean",
-            "accuracy_conflicting", "accuracy_unknown", "format",
-            "microworld_search_accuracy")} <= set(found)
-        assert found["accuracy_t1"]["n"] == 6 and found["accuracy_clean_t1"]["n"] == 2
+            "accuracy_when_certain", "searches_per_answer", "reads_per_answer",
+            "accuracy_condition_clean", "accuracy_condition_conflicting", "accuracy_tier_rare",
+            "format", "microworld_search_accuracy")} <= set(found)
+        assert found["accuracy_t1"]["n"] == 6
+        assert found["accuracy_condition_clean_t1"]["n"] == 2
         assert found["accuracy_t1"]["value"] == found["microworld_search_accuracy_t1"]["value"]
 
 

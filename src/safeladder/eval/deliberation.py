@@ -18,14 +18,14 @@ ece                         sum_c (n_c / n) \|right share of c - c / 10\|, over 
 auroc                       P(c of a right answer > c of a wrong one), ties half
 searches_per_answer         moves that the environment carried out
 reads_per_answer
-accuracy_<group>            accuracy of the prompts whose ``meta["condition"]`` or
-false_certain_<group>       ``meta["tier"]`` it is (clean, conflicting ..; known, unknown ..)
+accuracy_<group>            accuracy of the prompts of one condition or tier (``Prompt.meta``):
+false_certain_<group>       accuracy_condition_clean .., false_certain_tier_known ..
 false_certain_baseline_     false certainty of the rung this one started from, were it certain of as
 matched                     many answers (:func:`false_certain_baseline_matched`); no interval
 ==========================  ====================================================================
 
-Reliability, coverage and the accuracy when certain are to be read together: an answerer that is never
-certain has no false certainty, and is as reliable as it is often wrong. Intervals: those of
+Reliability, coverage and the accuracy when certain are to be read together: an answerer that is
+never certain has no false certainty, and is as reliable as it is often wrong. Intervals: those of
 :mod:`safeladder.eval.statistics` for means; for ece and auroc a cluster bootstrap
 (:class:`~safeladder.eval.classification.Bootstrap`). ECE is biased upwards in small samples.
 """
@@ -64,7 +64,7 @@ class Answer(NamedTuple):
     """None where the answer was not judged."""
     reads: int | None = None
     groups: tuple[str, ...] = ()
-    """What figures of its own it counts in: its condition, its tier."""
+    """What figures of its own it counts in: ``condition_clean``, ``tier_known``."""
 
 
 class ReliabilityBin(NamedTuple):
@@ -90,7 +90,7 @@ def answer_of(trajectory: Trajectory) -> Answer:
 
 def blank_answer(prompt_id: str, meta: Mapping[str, Any]) -> Answer:
     """An answer of which nothing is known but what was asked."""
-    groups = tuple(str(meta[key]) for key in GROUPS if key in meta)
+    groups = tuple(f"{key}_{meta[key]}" for key in GROUPS if key in meta)
     return Answer(prompt_id, cluster_of(prompt_id, meta), None, None, groups=groups)
 
 

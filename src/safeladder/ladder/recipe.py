@@ -67,6 +67,22 @@ class EvaluationSet(StrictModel):
     name: str
     data: list[SourceSpec]
     environment: EnvironmentSpec = SingleTurnSpec()
+    split: str | None = Field(
+        None, description="suffix of the figures of stated confidence, where the environment is a "
+        "search (test: none, _<split> otherwise); None: the set's name, which all other figures "
+        "keep")
+
+    @property
+    def suffix(self) -> str:
+        """What the names of the figures of stated confidence end in, as a split."""
+        return self.name if self.split is None else self.split
+
+    @model_validator(mode="after")
+    def _split_fits(self) -> EvaluationSet:
+        if self.split is not None and self.environment.type != "search":
+            raise ValueError(f"set {self.name!r}: split is for figures of stated confidence, which "
+                             "a set in a search environment has")
+        return self
 
 
 class EvaluationSpec(StrictModel):

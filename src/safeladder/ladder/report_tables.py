@@ -203,7 +203,10 @@ def _expected(row: Row) -> str:
 def figure_tables(data: RunData) -> list[dict[str, Any]]:
     """All figures of all rungs, one table per split and temperature."""
     rungs = [*data.climbed, *data.baselines]
-    kinds = {suffix(split, heat): (split, heat) for _, split, heat in data.evaluations}
+    named = {chosen["name"]: chosen.get("split") for chosen in
+             data.recipe.get("evaluation", {}).get("sets", ())}
+    kinds = {suffix(end, heat): (end, heat) for _, split, heat in data.evaluations
+             for end in (split, named.get(split)) if end is not None}
     names = list(dict.fromkeys(name for rung in rungs for name in rung.figures))
     tables = []
     for end, (split, heat) in sorted(kinds.items(), key=lambda kind: split_order(*kind[1])):

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from safeladder.algos.presets import build_algorithm
 from safeladder.data.stream import build_stream
@@ -38,9 +37,10 @@ from safeladder.ladder.build import (
     supervised_rows,
 )
 from safeladder.ladder.environments import SingleTurnSpec, build_environment
+from safeladder.ladder.figures import distinct, figure_names, set_figures
 from safeladder.ladder.filters.demonstrations import RungFilters
 from safeladder.ladder.gate_keeper import check_figures, judge_gates, standing_start
-from safeladder.ladder.gates import GateOutcome, failures
+from safeladder.ladder.gates import failures
 from safeladder.ladder.judges import CostWatch, judge_makers
 from safeladder.ladder.log import RungLog
 from safeladder.ladder.recipe import EvaluationSet, Recipe, RLRung, Rung, SFTRung, attempt_of
@@ -56,7 +56,7 @@ from safeladder.train.rows import ShuffledRows
 from safeladder.train.sft import SFTRun, train_sft
 from safeladder.train.sinks import MetricSink, build_sinks
 from safeladder.train.state import Checkpoints, LoopState
-from safeladder.types import Group, Prompt, Status, Trajectory
+from safeladder.types import Group, Prompt, Trajectory
 from safeladder.verifiers import build_verifiers, check_routes, close_verifiers
 
 
@@ -132,24 +132,13 @@ class Climber:
                              self.recipe.objective_of(rung), verifiers)
 
     def check_gates(self) -> None:
-        """Refuse gates on figures that the evaluation will not have.
+        """Refuse gates on figures that the evaluation will not have, and two figures of one name.
 
         Raises:
-            ConfigError: the first such gate.
+            ConfigError: the first such gate or figure.
         """
-        if any(rung.gates for rung in self.recipe.rungs):
-            check_figures(self.recipe, self.figure_names())
-
-    def figure_names(self) -> set[str]:
-        """Names of the figures that an evaluation of this recipe can have."""
-        names = set()
-        for chosen, prompts in self.test_sets:
-            for temperature in self.recipe.evaluation.temperatures:
-                unanswered = [Trajectory(p, (), Status.ERROR_SAMPLER) for p in prompts]
-                names |= set(set_figures(unanswered, chosen, temperature))
-                names |= {name + suffix(chosen.name, temperature)
-                          for name in ("format", "truncated", MATCHED)}
-        return names
+        names = figure_names(self.test_sets, self.recipe.evaluation.temperatures)
+        check_figures(self.recipe, names)
 
     async def climb(self, rung: Rung, start: Path | str) -> None:
         """Run one rung from ``start`` (or its newest state) to its checkpoint, again if it fails a
@@ -205,29 +194,6 @@ class Climber:
         work.checkpoints.clear()
         for path in self.run.traces.glob(f"{work.rung.name}-train-step*.parquet"):
             path.unlink()
-
-
-MATCHED = "false_certain_baseline_matched"
-
-
-def set_figures(
-    trajectories: Sequence[Trajectory], chosen: EvaluationSet, temperature: float,
-) -> dict[str, Estimate]:
-    """All figures of one evaluation set."""
-    figures = evaluation_metrics(trajectories, chosen.name, temperature)
-    if chosen.environment.type == "search":
-        figures |= deliberation_metrics(trajectories, chosen.name, temperature)
-    return figures
-
-
-def _gate_entries(outcomes: Sequence[GateOutcome], start: Path | str) -> dict[str, Any]:
-    """What the manifest says of a rung that has gates."""
-    failed = failures(outcomes)
-    if not outcomes:
-        return {}
-    entries = {"gates": [outcome.model_dump() for outcome in outcomes], "accepted": not failed}
-    return entries if not failed else {
-        **entries, "failure": "; ".join(outcome.reason for outcome in failed), "kept": str(start)}
 
 
 @dataclass(frozen=True)
@@ -349,13 +315,13 @@ class RungWork:
                                                   self._params(temperature, number))
                 write_traces(self.climber.run.traces,
                              TraceKey(self.rung.name, -1, chosen.name, temperature), trajectories)
-                figures |= set_figures(trajectories, chosen, temperature)
+                figures = distinct(figures, set_figures(chosen, trajectories, temperature))
                 if chosen.environment.type == "search":
-                    figures |= self._matched(trajectories, chosen.name, temperature)
+                    figures = distinct(figures, self._matched(trajectories, chosen, temperature))
         return figures
 
     def _matched(
-        self, trajectories: Sequence[Trajectory], split: str, temperature: float,
+        self, trajectories: Sequence[Trajectory], chosen: EvaluationSet, temperature: float,
     ) -> dict[str, Estimate]:
         """False certainty of the rung this one started from, at as many certain answers; nothing
         where that rung was not evaluated.
@@ -363,12 +329,13 @@ class RungWork:
         run = self.climber.run
         start = standing_start(self.climber.recipe, self.rung, run)
         if start is None or not (
-                run.traces / TraceKey(start, -1, split, temperature).filename).exists():
+                run.traces / TraceKey(start, -1, chosen.name, temperature).filename).exists():
             return {}
-        baseline = deliberation_answers(run.path, start, split, temperature)
+        baseline = deliberation_answers(run.path, start, chosen.name, temperature)
         value = false_certain_baseline_matched([answer_of(t) for t in trajectories], baseline)
         n = 0 if value is None else len(baseline)
-        return {f"{MATCHED}{suffix(split, temperature)}": Estimate(value, n, None)}
+        return {f"false_certain_baseline_matched{suffix(chosen.suffix, temperature)}":
+                Estimate(value, n, None)}
 
     async def _judged(
         self, sampler: Sampler, environment: Environment, prompts: Sequence[Prompt],

@@ -27,8 +27,9 @@ def answer(name, confidence, right, groups=()):
     return Answer(name, name, right, certain, confidence, 1, 0, groups)
 
 
-SIX = [answer("a", 9, 1.0, ("clean",)), answer("b", 9, 0.0, ("clean",)), answer("c", 7, 1.0),
-       answer("d", 5, 1.0), answer("e", 2, 0.0, ("noisy",)), answer("f", None, 0.0)]
+CLEAN = ("condition_clean",)
+SIX = [answer("a", 9, 1.0, CLEAN), answer("b", 9, 0.0, CLEAN), answer("c", 7, 1.0),
+       answer("d", 5, 1.0), answer("e", 2, 0.0, ("condition_noisy",)), answer("f", None, 0.0)]
 UNJUDGED = Answer("g", "g", None, None)
 
 
@@ -47,8 +48,8 @@ def test_every_figure_by_hand():
         # right 9, 7, 5 against wrong 9, 2: 1/2 + 1, 0 + 1, 0 + 1 of 6 pairs
         "auroc": pytest.approx(3.5 / 6),
         "searches_per_answer": 1.0, "reads_per_answer": 0.0,
-        "accuracy_clean": 0.5, "false_certain_clean": 0.5,
-        "accuracy_noisy": 0.0, "false_certain_noisy": 0.0}
+        "accuracy_condition_clean": 0.5, "false_certain_condition_clean": 0.5,
+        "accuracy_condition_noisy": 0.0, "false_certain_condition_noisy": 0.0}
     assert found["accuracy"].n == 6 and found["accuracy"].unjudged == 1
     assert found["accuracy"].ci95 == wilson(3, 6)
     low, high = found["auroc"].ci95
@@ -112,7 +113,7 @@ SEARCH, READ = ("<think> so </think> <search> Aldor </search>", True), (
 
 def test_a_trajectory_is_read_with_its_groups_and_counts():
     assert answer_of(trajectory(SEARCH, READ, SEARCH, (SAID, False))) == Answer(
-        "p", "structure Aldor river", 1.0, 1.0, 8, 2, 1, ("noisy", "rare"))
+        "p", "structure Aldor river", 1.0, 1.0, 8, 2, 1, ("condition_noisy", "tier_rare"))
     ill = answer_of(trajectory(SEARCH, ("Sil", False)))
     assert (ill.right, ill.certain, ill.confidence, ill.searches) == (0.0, 0.0, None, 1)
 
@@ -144,8 +145,8 @@ def test_failed_and_unjudged_are_not_wrong():
 
 def test_names_say_how_they_were_taken():
     found = deliberation_metrics([trajectory((SAID, False))], "unseen_forms", 1.0)
-    assert {"accuracy_t1_unseen_forms", "accuracy_noisy_t1_unseen_forms",
-            "accuracy_rare_t1_unseen_forms", "ece_t1_unseen_forms"} <= set(found)
+    assert {"accuracy_t1_unseen_forms", "accuracy_condition_noisy_t1_unseen_forms",
+            "accuracy_tier_rare_t1_unseen_forms", "ece_t1_unseen_forms"} <= set(found)
     plain = deliberation_metrics([trajectory((SAID, False))])
     assert {"accuracy", "reliability", "false_certain", "coverage", "auroc", "ece", "brier",
             "accuracy_when_certain", "searches_per_answer", "reads_per_answer"} <= set(plain)

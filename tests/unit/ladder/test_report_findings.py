@@ -27,7 +27,7 @@ from safeladder.ladder.report_findings import (
     totals,
 )
 from safeladder.ladder.report_sections import mean_speeds, phase_seconds
-from safeladder.ladder.report_tables import difference_text, headline, tiles
+from safeladder.ladder.report_tables import difference_text, figure_tables, headline, tiles
 from safeladder.ladder.run_dir import RunDir
 from safeladder.ladder.summary import Figure, RungSummary
 
@@ -68,6 +68,18 @@ def test_figures_of_a_search_are_no_further_accuracies() -> None:
         "After rl, right answers are 50.0% [25.0, 80.0] on 4 microworld search. Held-out prompts, "
         "greedy, 95% intervals.")
     assert [tile.label for tile in tiles(data, [])] == ["microworld search", "all rungs"]
+
+
+def test_figures_without_the_name_of_their_set_have_a_table_of_their_own() -> None:
+    rung = RungEntry("rl", "rl", False, "", RungSummary(name="rl", seconds=1.0, steps=1, eval={
+        "accuracy": ACCURACY, "tokens_per_answer_search": ACCURACY}))
+    sets = [{"name": "search", "split": "test"}]
+    data = RunData(RunDir(Path("nowhere")), {"evaluation": {"sets": sets}}, {}, [rung], [], None,
+                   0.0, True)
+    data.__dict__["evaluations"] = {("rl", "search", 0.0): []}
+    assert {table["ending"]: [row["name"] for row in table["rows"]]
+            for table in figure_tables(data)} == {
+        "": ["accuracy"], "_search": ["tokens_per_answer"]}
 
 
 def series(*values: float) -> Series:

@@ -11,6 +11,7 @@ from safeladder.config import validate
 from safeladder.engine.fake import ByteTokenizer, FakeSampler
 from safeladder.errors import ConfigError, TooManyAbstentions
 from safeladder.ladder.build import Judge
+from safeladder.ladder.figures import figure_names
 from safeladder.ladder.recipe import Recipe
 from safeladder.ladder.run_dir import RunDir
 from safeladder.ladder.rungs import Climber, RungWork
@@ -43,6 +44,34 @@ def test_an_evaluation_that_lost_its_episodes_is_not_done(failed, stops, tmp_pat
         return
     with pytest.raises(TooManyAbstentions, match="2 of 3 rollouts failed"):
         asyncio.run(work._validate(sampler, 0))
+
+
+def test_figures_of_confidence_may_go_without_the_name_of_their_set(tmp_path):
+    data = spec()
+    (chosen,) = data["evaluation"]["sets"]
+    logic = {"name": "test", "data": [{"type": "microworld", "family": "logic", "split": "test",
+                                       "count": 2}]}
+    data["evaluation"]["sets"] = [logic, {**chosen, "name": "search", "split": "test"}]
+    opened = climber(data, tmp_path / "split")
+    names = figure_names(opened.test_sets, [0.0, 1.0])
+    assert {"accuracy", "reliability", "false_certain", "coverage", "auroc", "ece", "accuracy_t1",
+            "false_certain_tier_known", "tokens_per_answer", "tokens_per_answer_search",
+            "microworld_search_accuracy_t1_search"} <= names
+    assert "accuracy_search" not in names and "microworld_search_accuracy" not in names
+    data["rungs"][-1]["gates"] = [{"figure": "false_certain", "maximum": 0.5}]
+    climber(data, tmp_path / "gate").check_gates()
+
+
+def test_two_figures_of_one_name_are_refused(tmp_path):
+    data = spec()
+    (chosen,) = data["evaluation"]["sets"]
+    data["evaluation"]["sets"] = [chosen, {**chosen, "name": "again", "split": "test"}]
+    opened = climber(data, tmp_path)
+    with pytest.raises(ConfigError, match="two figures are named 'accuracy'; give the sets other"):
+        opened.check_gates()
+    data["evaluation"]["sets"] = [{"name": "test", "split": "x", "data": chosen["data"]}]
+    with pytest.raises(ConfigError, match="split is for figures of stated confidence"):
+        validate(Recipe, data, "recipe")
 
 
 OTHER = {"tasks": {"knowledge": {"parts": {"deliberative": 1}}}}
