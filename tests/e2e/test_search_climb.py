@@ -64,9 +64,18 @@ def test_the_start_is_the_baseline_at_as_many_certain_answers(climbed):
     ours, theirs = (deliberation_answers(climbed, rung, temperature=1.0)
                     for rung in ("deliberative_rl", "warm_up"))
     assert matched["n"] == 6 and matched["ci95"] is None
-    assert matched["value"] == false_certain_baseline_matched(ours, theirs)
+    assert matched["value"] == false_certain_baseline_matched(ours, theirs).value
     assert sum(a.right for a in ours) / 6 == after["accuracy_t1"]["value"]
     assert sum(a.certain for a in theirs) / 6 == before["coverage_t1"]["value"]
+
+
+def test_another_arm_may_be_the_baseline(climbed):
+    found = json.loads((climbed / "rungs/unconstrained/evaluation.json").read_text())
+    ours, theirs = (deliberation_answers(climbed, rung)
+                    for rung in ("unconstrained", "deliberative_rl"))
+    expected = false_certain_baseline_matched(ours, theirs)
+    assert found["false_certain_baseline_matched"]["value"] == expected.value
+    assert expected.n == 6
 
 
 def test_the_report_shows_the_whole_episode(climbed):

@@ -20,8 +20,8 @@ searches_per_answer         moves that the environment carried out
 reads_per_answer
 accuracy_<group>            accuracy of the prompts of one condition or tier (``Prompt.meta``):
 false_certain_<group>       accuracy_condition_clean .., false_certain_tier_known ..
-false_certain_baseline_     false certainty of the rung this one started from, were it certain of as
-matched                     many answers (:func:`false_certain_baseline_matched`); no interval
+false_certain_baseline_     false certainty of the rung this one is compared with, were that one
+matched                     certain of as many answers (:func:`false_certain_baseline_matched`)
 ==========================  ====================================================================
 
 Reliability, coverage and the accuracy when certain are to be read together: an answerer that is
@@ -142,14 +142,14 @@ def reliability_bins(answers: Sequence[Answer]) -> list[ReliabilityBin]:
 
 def false_certain_baseline_matched(
     ours: Sequence[Answer], baseline: Sequence[Answer],
-) -> float | None:
+) -> Estimate:
     """False certainty of a baseline that were certain of as many answers as we are.
 
     Of the baseline's N answers to the same prompts its most confident m count as certain, m the
     number of our certain ones; the figure is the wrong ones among them / N. Where a confidence is
     shared by more answers than there is room for, their mean stands for the choice (the
-    expectation of drawing among them); answers without a confidence come last. None when nothing
-    was judged on both sides.
+    expectation of drawing among them); answers without a confidence come last. N counts the prompts
+    judged on both sides; no value where there are none.
 
     Raises:
         DataError: the two do not answer the same prompts equally often.
@@ -158,8 +158,9 @@ def false_certain_baseline_matched(
         raise DataError("a matched baseline must answer the same prompts, equally often")
     pairs = [(a, b) for a, b in zip(_ordered(ours), _ordered(baseline), strict=True)
              if a.certain is not None and b.right is not None]
+    unjudged = len(ours) - len(pairs)
     if not pairs:
-        return None
+        return Estimate(None, 0, None, unjudged)
     room = sum(a.certain == 1 for a, _ in pairs)
     tied: dict[int, list[Answer]] = {}
     for _, answer in pairs:
@@ -170,7 +171,7 @@ def false_certain_baseline_matched(
         taken = min(room, len(members))
         wrong += taken * sum(a.right == 0 for a in members) / len(members)
         room -= taken
-    return wrong / len(pairs)
+    return Estimate(wrong / len(pairs), len(pairs), None, unjudged)
 
 
 def _ordered(answers: Sequence[Answer]) -> list[Answer]:

@@ -106,6 +106,9 @@ class RungBase(StrictModel):
     baseline: bool = Field(
         False, description="a comparison: listed under baselines, and no rung continues from it")
     evaluate: bool = True
+    compare_with: str | None = Field(
+        None, description="a rung that ran before, whose answers false_certain_baseline_matched is "
+        "taken from; None: the one it starts from")
     disclosure: str = Field(
         "", description="what a reader of this rung's figures must know (a noisy teacher, say); "
         "the report prints it in the same sentence")
@@ -218,6 +221,15 @@ class Recipe(StrictModel):
             if start in {r.name for r in self.rungs} and start not in before:
                 raise ValueError(f"rung {rung.name!r} starts from {start!r}, which comes later")
             before.append(rung.name)
+        return self
+
+    @model_validator(mode="after")
+    def _comparisons_exist(self) -> Recipe:
+        for rung in self.rungs:
+            before = [other.name for other in self.rungs[:self._index(rung)] if other.evaluate]
+            if rung.compare_with is not None and rung.compare_with not in before:
+                raise ValueError(f"rung {rung.name!r} is compared with {rung.compare_with!r}, but "
+                                 "no rung of that name is evaluated before it")
         return self
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from safeladder.algos.presets import build_algorithm
 from safeladder.data.stream import build_stream
@@ -40,7 +41,7 @@ from safeladder.ladder.environments import SingleTurnSpec, build_environment
 from safeladder.ladder.figures import distinct, figure_names, set_figures
 from safeladder.ladder.filters.demonstrations import RungFilters
 from safeladder.ladder.gate_keeper import check_figures, judge_gates, standing_start
-from safeladder.ladder.gates import failures
+from safeladder.ladder.gates import GateOutcome, failures
 from safeladder.ladder.judges import CostWatch, judge_makers
 from safeladder.ladder.log import RungLog
 from safeladder.ladder.recipe import EvaluationSet, Recipe, RLRung, Rung, SFTRung, attempt_of
@@ -196,6 +197,16 @@ class Climber:
             path.unlink()
 
 
+def _gate_entries(outcomes: Sequence[GateOutcome], start: Path | str) -> dict[str, Any]:
+    """What the manifest says of a rung that has gates."""
+    failed = failures(outcomes)
+    if not outcomes:
+        return {}
+    entries = {"gates": [outcome.model_dump() for outcome in outcomes], "accepted": not failed}
+    return entries if not failed else {
+        **entries, "failure": "; ".join(outcome.reason for outcome in failed), "kept": str(start)}
+
+
 @dataclass(frozen=True)
 class RungWork:
     """What the loop of one rung is made of."""
@@ -323,19 +334,18 @@ class RungWork:
     def _matched(
         self, trajectories: Sequence[Trajectory], chosen: EvaluationSet, temperature: float,
     ) -> dict[str, Estimate]:
-        """False certainty of the rung this one started from, at as many certain answers; nothing
-        where that rung was not evaluated.
+        """False certainty of the rung this one is compared with (the one it started from, unless
+        ``compare_with`` names another), at as many certain answers; nothing where that rung was not
+        evaluated.
         """
         run = self.climber.run
-        start = standing_start(self.climber.recipe, self.rung, run)
-        if start is None or not (
-                run.traces / TraceKey(start, -1, chosen.name, temperature).filename).exists():
+        other = self.rung.compare_with or standing_start(self.climber.recipe, self.rung, run)
+        if other is None or not (
+                run.traces / TraceKey(other, -1, chosen.name, temperature).filename).exists():
             return {}
-        baseline = deliberation_answers(run.path, start, chosen.name, temperature)
-        value = false_certain_baseline_matched([answer_of(t) for t in trajectories], baseline)
-        n = 0 if value is None else len(baseline)
+        baseline = deliberation_answers(run.path, other, chosen.name, temperature)
         return {f"false_certain_baseline_matched{suffix(chosen.suffix, temperature)}":
-                Estimate(value, n, None)}
+                false_certain_baseline_matched([answer_of(t) for t in trajectories], baseline)}
 
     async def _judged(
         self, sampler: Sampler, environment: Environment, prompts: Sequence[Prompt],

@@ -14,7 +14,7 @@ from safeladder.eval.deliberation import (
     false_certain_baseline_matched,
     reliability_bins,
 )
-from safeladder.eval.statistics import wilson
+from safeladder.eval.statistics import Estimate, wilson
 from safeladder.types import Completion, Message, Prompt, Status, Trajectory, Turn
 from safeladder.verifiers import build_verifier
 from safeladder.verifiers.base import abstention
@@ -81,13 +81,17 @@ def test_the_matched_baseline_with_ties_in_expectation():
             "f": (None, 0.0)}
     baseline = [answer(name, *rows[name]) for name in "fedcba"]
     # the 9 is right; one of three 8s, two of them wrong: 2/3 of an answer, of six
-    assert false_certain_baseline_matched(ours, baseline) == pytest.approx((2 / 3) / 6)
+    matched = false_certain_baseline_matched(ours, baseline)
+    assert matched == Estimate(pytest.approx((2 / 3) / 6), 6, None)
     everything = [answer(name, 9, 1.0) for name in "abcdef"]
-    assert false_certain_baseline_matched(everything, baseline) == pytest.approx(4 / 6)
+    assert false_certain_baseline_matched(everything, baseline).value == pytest.approx(4 / 6)
     nothing = [answer(name, 0, 1.0) for name in "abcdef"]
-    assert false_certain_baseline_matched(nothing, baseline) == 0
+    assert false_certain_baseline_matched(nothing, baseline).value == 0
     unjudged = [Answer(name, name, None, None) for name in "abcdef"]
-    assert false_certain_baseline_matched(unjudged, baseline) is None
+    assert false_certain_baseline_matched(unjudged, baseline) == Estimate(None, 0, None, 6)
+    # without a, which was not judged: one certain (b), and the baseline's most confident is right
+    some = [*unjudged[:1], *ours[1:]]
+    assert false_certain_baseline_matched(some, baseline) == Estimate(0.0, 5, None, 1)
     with pytest.raises(DataError, match="same prompts"):
         false_certain_baseline_matched(ours, baseline[1:])
 

@@ -10,13 +10,17 @@ import yaml
 from safeladder.config import validate
 from safeladder.engine.fake import ByteTokenizer, FakeSampler
 from safeladder.errors import ConfigError, TooManyAbstentions
+from safeladder.eval.statistics import Estimate
 from safeladder.ladder.build import Judge
 from safeladder.ladder.figures import figure_names
 from safeladder.ladder.recipe import Recipe
 from safeladder.ladder.run_dir import RunDir
 from safeladder.ladder.rungs import Climber, RungWork
+from safeladder.ladder.traces import TraceKey, write_traces
 from safeladder.render import Renderer
-from safeladder.verifiers import build_verifiers
+from safeladder.types import Prompt, Trajectory
+from safeladder.verifiers import build_verifier, build_verifiers
+from safeladder.verifiers.base import abstention
 
 SEARCH = Path(__file__).parents[2] / "e2e" / "search.yaml"
 
@@ -72,6 +76,38 @@ def test_two_figures_of_one_name_are_refused(tmp_path):
     data["evaluation"]["sets"] = [{"name": "test", "split": "x", "data": chosen["data"]}]
     with pytest.raises(ConfigError, match="split is for figures of stated confidence"):
         validate(Recipe, data, "recipe")
+
+
+def answered(run, rung, confidence):
+    """Leave an evaluation of one wrong answer with a confidence."""
+    prompt = Prompt("p", (), "Sil", task="search")
+    row = Trajectory.finished(prompt, "<think> so </think> <confidence> "
+                              f"{confidence} </confidence> <answer> Ond </answer>")
+    row.verdicts = {"deliberative": build_verifier({"type": "deliberative"}).verify(row)}
+    write_traces(run.traces, TraceKey(rung, -1, "test", 0.0), [row])
+    return [row]
+
+
+def test_the_matched_baseline_is_the_start_or_the_rung_that_is_named(tmp_path):
+    """The start was unjudged, so that it is told from the other arm by its n."""
+    data = spec()
+    del data["rungs"][-1]["compare_with"]
+    start = climber(data, tmp_path / "start")
+    data["rungs"][-1]["compare_with"] = "deliberative_rl"
+    named = climber(data, tmp_path / "named")
+    for opened, n in ((start, 0), (named, 1)):
+        ours = answered(opened.run, "deliberative_rl", 9)
+        (row,) = answered(opened.run, "warm_up", 9)
+        row.verdicts = {"deliberative": abstention("deliberative", "gone")}
+        write_traces(opened.run.traces, TraceKey("warm_up", -1, "test", 0.0), [row])
+        work = RungWork(opened, opened.recipe.rungs[-1], None, None)  # type: ignore[arg-type]
+        found = work._matched(ours, opened.recipe.evaluation.sets[0], 0.0)
+        assert found == {"false_certain_baseline_matched": Estimate(
+            1.0 if n else None, n, None, 1 - n)}
+    for other in ("warm_ups", "unconstrained"):
+        data["rungs"][-1]["compare_with"] = other
+        with pytest.raises(ConfigError, match=f"compared with '{other}', but no rung of that name"):
+            validate(Recipe, data, "recipe")
 
 
 OTHER = {"tasks": {"knowledge": {"parts": {"deliberative": 1}}}}

@@ -278,6 +278,6 @@ def test_the_recipe_of_the_documentation_is_valid():
     spec = yaml.safe_load(page.read_text().split("```yaml\n")[1].split("```")[0])
     recipe = validate(Recipe, {
         "name": "page", "model": {"type": "checkpoint", "path": "nowhere"}, **spec}, "page")
-    assert [recipe.objective_of(rung).start for rung in recipe.rungs] == [0.3, 0.3, 0.0]
+    assert [recipe.objective_of(rung).start for rung in recipe.rungs] == [0.3, 0.0, 0.3]
     assert [spec.type for spec in recipe.environments] == [
         "search", "search", "search", "single_turn"]
