@@ -24,7 +24,12 @@ from safeladder.ladder.recipe_files import find_recipe, merge, read_recipe
 from safeladder.train.rl import RLSettings
 from safeladder.train.sft import SFTSettings
 from safeladder.verifiers import VerifyPolicy
-from safeladder.verifiers.objective import AnyObjective, normalises
+from safeladder.verifiers.objective import (
+    AnyObjective,
+    DeliberativeReward,
+    normalises,
+    parts_of,
+)
 from safeladder.verifiers.registry import VERIFIERS
 
 
@@ -239,6 +244,20 @@ class Recipe(StrictModel):
                 normalises(objective) for objective in [self.objective, *own] if objective):
             raise ValueError("verify.truncated gives a fixed reward, but the objective normalises "
                              "rewards within their batch: set it to 'judge' or 'exclude'")
+        return self
+
+    @model_validator(mode="after")
+    def _deliberation_is_judged(self) -> Recipe:
+        own = [rung.objective for rung in self.rungs if isinstance(rung, RLRung)]
+        for objective in [self.objective, *own]:
+            for part in parts_of(objective) if objective else ():
+                if isinstance(part, DeliberativeReward):
+                    kind = self.verifiers.get(part.verifier, {}).get("type")
+                    if kind != "deliberative":
+                        found = f"of type {kind!r}" if kind else "none of the recipe"
+                        raise ValueError("an objective of type deliberative needs a verifier of "
+                                         f"that type, but {part.verifier!r} is {found}; name one "
+                                         "under its key 'verifier'")
         return self
 
     @model_validator(mode="after")

@@ -266,11 +266,34 @@ def test_other_tasks_have_their_own_objective():
 
 def test_a_recipe_names_it_and_a_rung_may_have_its_own():
     data = yaml.safe_load(dump_recipe(load_recipe("first_climb", [])))
-    data["objective"] = {"type": "deliberative", "verifier": "logic_rl"}
+    data["verifiers"]["deliberative"] = {"type": "deliberative"}
+    data["objective"] = {"type": "deliberative"}
     data["rungs"][-1]["objective"] = {"type": "deliberative", "multiplier": "fixed", "initial": 0}
     recipe = validate(Recipe, data, "recipe")
     assert recipe.objective_of(recipe.rungs[0]).start == 0.3
     assert recipe.objective_of(recipe.rungs[-1]).start == 0
+
+
+@pytest.mark.parametrize(("objective", "message"), [
+    ({"type": "deliberative", "verifier": "logic_rl"}, "'logic_rl' is of type 'logic_rl'"),
+    ({"type": "deliberative"}, "'deliberative' is none of the recipe"),
+    ({"type": "floor", "score": "logic_rl", "minimum": 0, "cap": 0,
+      "base": {"type": "deliberative"}}, "'deliberative' is none of the recipe")])
+def test_a_recipe_whose_verifier_cannot_judge_an_episode_is_refused(objective, message):
+    data = yaml.safe_load(dump_recipe(load_recipe("first_climb", [])))
+    whole = {**data, "objective": objective}
+    data["rungs"][-1]["objective"] = objective
+    for recipe in (whole, data):
+        with pytest.raises(ConfigError, match=message):
+            validate(Recipe, recipe, "recipe")
+
+
+def test_deliberative_objectives_are_not_nested():
+    inner = {"type": "deliberative", "verifier": "other"}
+    for otherwise in (inner, {"type": "floor", "score": "other", "minimum": 0, "cap": 0,
+                              "base": inner}):
+        with pytest.raises(ConfigError, match="otherwise must not be deliberative again"):
+            build_objective({**OBJECTIVE, "tasks": ["search"], "otherwise": otherwise})
 
 
 def test_the_recipe_of_the_documentation_is_valid():

@@ -9,6 +9,7 @@ from safeladder.verifiers.objective.build import (
     AnyObjective,
     build_objective,
     normalises,
+    parts_of,
 )
 from safeladder.verifiers.objective.constrained import Constrained, Constraint
 from safeladder.verifiers.objective.deliberative import DeliberativeReward
@@ -39,4 +40,5 @@ __all__ = [
     "Weighted",
     "build_objective",
     "normalises",
+    "parts_of",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import Discriminator, Tag
@@ -49,6 +49,15 @@ def build_objective(spec: Mapping[str, Any], where: str = "objective") -> AnyObj
     if kind not in OBJECTIVES:
         raise ConfigError(f"{where}: no objective type {kind!r}{near_miss(kind, list(OBJECTIVES))}")
     return validate(OBJECTIVES[kind], dict(spec), where)
+
+
+def parts_of(objective: AnyObjective) -> Iterator[AnyObjective]:
+    """The objective, and those inside of it."""
+    yield objective
+    inner = objective.otherwise if isinstance(objective, DeliberativeReward) else getattr(
+        objective, "base", None)
+    if inner is not None:
+        yield from parts_of(inner)
 
 
 def normalises(objective: AnyObjective) -> bool:

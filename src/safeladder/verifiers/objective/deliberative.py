@@ -57,6 +57,8 @@ class DeliberativeReward(StrictModel):
     the batch was rewarded with), ``reliability/{mean,moving_mean,violation}``, and of all judged
     episodes ``deliberation/{certain,false_certain}``.
 
+    A batch is the trajectories that train, as dynamic sampling has left them.
+
     Departures: tau, eta, rho, the bounds, the start, beta and the range of rel are ours (the paper
     names none).
     """
@@ -88,6 +90,12 @@ class DeliberativeReward(StrictModel):
     def _failing_never_pays(self) -> DeliberativeReward:
         if (self.tasks is None) != (self.otherwise is None):
             raise ValueError("give both tasks and otherwise (the objective of the others), or none")
+        inner: Any = self.otherwise
+        while inner is not None:
+            if isinstance(inner, DeliberativeReward):
+                raise ValueError("otherwise must not be deliberative again: name all its tasks in "
+                                 "one objective, whose lambda they share")
+            inner = getattr(inner, "base", None)
         slope = SLOPE[self.reliability]
         highest = self.start if self.multiplier == "fixed" else self.cap
         if slope * highest + self.brier >= ACCURACY_SHARE - 1e-9:
