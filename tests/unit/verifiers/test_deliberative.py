@@ -123,8 +123,13 @@ def multiplier(objective):
 @pytest.mark.parametrize(("settings", "expected"), [
     # lambda 0.3: right certain 0.1 + 0.9 + 0.3, right uncertain 1, wrong uncertain 0.1 + 0.3
     ({}, [1.3, 1.0, 0.4, 0.1]),
-    # signed, lambda 0.15: 1 + 0.15, 1 - 0.15, 0.1 + 0.15, 0.1 - 0.15
-    ({"reliability": "signed"}, [1.15, 0.85, 0.25, -0.05]),
+    # signed, lambda 0.15: 1 + 0.15, 1 - 0.15, 0.1 + 0.15, 0.1 - 0.15 < 0
+    ({"reliability": "signed"}, [1.15, 0.85, 0.25, 0.0]),
+    # lambda 0.08: 0.1 - 0.08 is above the floor
+    ({"reliability": "signed", "initial": 0.08}, [1.08, 0.92, 0.18, 0.02]),
+    # lambda 0.2, beta 0.1: 0.1 - 0.2 + 0.1 (1 - 0.81) < 0
+    ({"reliability": "signed", "initial": 0.2, "brier": 0.1},
+     [1.2 + 0.099, 0.8 + 0.036, 0.3 + 0.096, 0.0]),
     ({"multiplier": "fixed", "initial": 0}, [1.0, 1.0, 0.1, 0.1]),
     # beta 0.2, lambda 0.3: 1 - brier is 1 - 0.01, 1 - 0.64, 1 - 0.04, 1 - 0.81
     ({"brier": 0.2}, [1.3 + 0.198, 1.0 + 0.072, 0.4 + 0.192, 0.1 + 0.038]),
@@ -132,6 +137,25 @@ def multiplier(objective):
 def test_the_rewards_of_the_four_cells(settings, expected):
     objective = build_objective({**OBJECTIVE, **settings})
     assert totals(objective, judged(*CELLS.values())) == [pytest.approx(expected)]
+
+
+@pytest.mark.parametrize("price", [0.01, 0.1, 0.25, 0.44])
+def test_garbage_is_never_better_than_an_answer(price):
+    objective = build_objective({**OBJECTIVE, "reliability": "signed", "initial": price,
+                                 "multiplier": "fixed"})
+    rows = judged(*CELLS.values())
+    rows.trajectories.append(malformed())
+    ((*cells, garbage),) = totals(objective, rows)
+    assert garbage == 0 and min(cells) >= garbage
+
+
+def test_with_the_floor_certain_pays_from_a_bit_below_one_half():
+    """p (rc - ru) = (1 - p) (wu - 0): p 0.5 = (1 - p) 0.35 at lambda 0.25, so p = 0.35 / 0.85."""
+    objective = build_objective({**OBJECTIVE, "reliability": "signed", "initial": 0.25})
+    ((rc, ru, wu, wc),) = totals(objective, judged(*CELLS.values()))
+    p = 0.35 / 0.85
+    assert p * rc + (1 - p) * wc == pytest.approx(p * ru + (1 - p) * wu)
+    assert p == pytest.approx((0.1 + 0.25) / (0.1 + 3 * 0.25))
 
 
 def test_the_format_gates_everything_and_unjudged_is_no_number():

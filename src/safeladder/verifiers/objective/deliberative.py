@@ -28,7 +28,7 @@ class DeliberativeReward(StrictModel):
 
     With f, a in {0, 1} (format, accuracy), rel the reliability and lambda its price::
 
-        total = f (0.1 f + 0.9 a + lambda rel + beta (1 - brier))      None where unjudged
+        total = f max(0.1 f + 0.9 a + lambda rel + beta (1 - brier), 0)    None where unjudged
 
     lambda stays as it is for a whole rollout batch. After the batch, with m the mean share of
     reliable answers over its well-formed trajectories (tau, rho, eta: threshold, smoothing, rate)::
@@ -57,10 +57,16 @@ class DeliberativeReward(StrictModel):
     the batch was rewarded with), ``reliability/{mean,moving_mean,violation}``, and of all judged
     episodes ``deliberation/{certain,false_certain}``.
 
+    With ``signed`` a wrong and certain answer is worth 0.1 - lambda: from lambda = 0.1 on less than
+    a malformed one, which gets 0. Then garbage would be the way out of a false certainty, so the
+    total of a well-formed episode is floored at 0 (beta adds to it). The price: above lambda = 0.1,
+    *certain* pays from a share of right answers a little below one half on, (0.1 + lambda) /
+    (0.1 + 3 lambda) (0.41 at 0.25); ``zero_one`` never meets the floor.
+
     A batch is the trajectories that train, as dynamic sampling has left them.
 
-    Departures: tau, eta, rho, the bounds, the start, beta and the range of rel are ours (the paper
-    names none).
+    Departures: tau, eta, rho, the bounds, the start, beta, the range of rel and the floor are ours
+    (the paper names none).
     """
 
     type: Literal["deliberative"]
@@ -153,7 +159,7 @@ class DeliberativeReward(StrictModel):
         inside = FORMAT_SHARE * form + ACCURACY_SHARE * parts["accuracy"] + self._state.value * paid
         if self.brier:
             inside += self.brier * (1 - parts["brier"])
-        return Reward(form * inside, {**parts})
+        return Reward(form * max(inside, 0.0), {**parts})
 
     def update(self, groups_P: Sequence[Group]) -> Mapping[str, float]:
         """Move lambda; return what the batch was rewarded with and what was seen."""
