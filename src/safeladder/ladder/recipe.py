@@ -7,13 +7,14 @@ writes the resolved form into the run directory. Every key has one reader. A rec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from safeladder.config import StrictModel, apply_overrides, near_miss, validate
+from safeladder.data.microworld.search import SearchQuestions
 from safeladder.data.microworld.source import MicroworldSource
 from safeladder.data.sources import SourceSpec, SplitSource
 from safeladder.data.stream import CurriculumSpec
@@ -66,6 +67,17 @@ class LocalEngineSpec(StrictModel):
         "visual (Qwen2.5-VL) or vision_tower (LLaVA, InternVL) keeps the image encoder")
 
 
+def _check_search(
+    data: Sequence[SourceSpec], environment: EnvironmentSpec, where: str,
+) -> None:
+    """Questions to search for need where to search; ``ValueError`` otherwise."""
+    asked = any(isinstance(source.of if isinstance(source, SplitSource) else source,
+                           SearchQuestions) for source in data)
+    if asked and environment.type != "search":
+        raise ValueError(f"{where} asks search_questions, so its environment must be of type "
+                         f"search, not {environment.type}")
+
+
 class EvaluationSet(StrictModel):
     """Held-out prompts under one name; ``test`` metrics carry no suffix, others ``_<name>``."""
 
@@ -76,6 +88,11 @@ class EvaluationSet(StrictModel):
         None, description="suffix of the figures of stated confidence, where the environment is a "
         "search (test: none, _<split> otherwise); None: the set's name, which all other figures "
         "keep")
+
+    @model_validator(mode="after")
+    def _can_search(self) -> EvaluationSet:
+        _check_search(self.data, self.environment, f"set {self.name!r}")
+        return self
 
     @property
     def suffix(self) -> str:
@@ -100,6 +117,11 @@ class EvaluationSpec(StrictModel):
     max_tokens: int = Field(ge=1)
     temperatures: list[float] = Field(default_factory=lambda: [0.0], description="0 is greedy")
     shown: int = Field(5, ge=0, description="test prompts shown before and after in the report")
+
+    @model_validator(mode="after")
+    def _can_search(self) -> EvaluationSpec:
+        _check_search(self.validation, self.validation_environment, "evaluation.validation")
+        return self
 
 
 class RungBase(StrictModel):
@@ -177,6 +199,11 @@ class RLRung(RungBase):
         None, description="of its training; None: the recipe's, which judges every evaluation")
     reference: str | None = Field(
         None, description="checkpoint the KL compares with; None: the rung's own start")
+
+    @model_validator(mode="after")
+    def _can_search(self) -> RLRung:
+        _check_search(self.data, self.environment, f"rung {self.name!r}")
+        return self
 
 
 Rung = Annotated[SFTRung | RLRung, Field(discriminator="type")]

@@ -73,9 +73,28 @@ def test_two_figures_of_one_name_are_refused(tmp_path):
     opened = climber(data, tmp_path)
     with pytest.raises(ConfigError, match="two figures are named 'accuracy'; give the sets other"):
         opened.check_gates()
-    data["evaluation"]["sets"] = [{"name": "test", "split": "x", "data": chosen["data"]}]
+    data["evaluation"]["sets"] = [{"name": "test", "split": "x", "data": [
+        {"type": "microworld", "family": "logic", "split": "test", "count": 2}]}]
     with pytest.raises(ConfigError, match="split is for figures of stated confidence"):
         validate(Recipe, data, "recipe")
+
+
+@pytest.mark.parametrize(("place", "key", "message"), [
+    (("evaluation", "sets", 0), "environment", "set 'test' asks search_questions"),
+    (("evaluation",), "validation_environment", "evaluation.validation asks search_questions"),
+    (("rungs", 1), "environment", "rung 'deliberative_rl' asks search_questions")])
+def test_questions_to_search_for_need_where_to_search(place, key, message):
+    data: Any = spec()
+    part = data
+    for step in place:
+        part = part[step]
+    del part[key]
+    questions = part["validation" if key == "validation_environment" else "data"]
+    for asked in (questions[0], {"type": "split", "of": questions[0], "part": "a",
+                                 "fractions": {"a": 1.0}}):
+        questions[0] = asked
+        with pytest.raises(ConfigError, match=f"{message}, so its environment must be of type s"):
+            validate(Recipe, data, "recipe")
 
 
 def answered(run, rung, confidence):
