@@ -10,7 +10,9 @@ which 0.1 costs a 7B model 1% of accuracy for 30% of its tokens. Advantages are 
 group's std: where all answers are right, that would undo the choice of coef (its section 5.4).
 
 Departures and choices
-- ``minimum`` says which reward is right, since rewards here need not be 0 and 1.
+- ``minimum`` says which reward is right, since rewards here need not be 0 and 1; a sum of weighted
+  parts may miss it by rounding alone (1e-9). A length term in the reward itself (``overlong``)
+  would take right answers below it, so both together are refused.
 - The std is over n, as in code derived from the authors'; right answers of one length, or a single
   one, have nothing to be longer than and pay coef / 2.
 - The paper's KL in the reward (1e-3) is off: ``then: {kl: {coef: 0.001}}`` adds it.
@@ -26,6 +28,9 @@ from numpy.typing import NDArray
 from safeladder.algos.base import Need, RewardTable, require
 from safeladder.algos.rloo import RLOOAdvantage
 from safeladder.types import FloatArray
+
+ROUNDING = 1e-9
+"""0.7 + 0.2 + 0.1 is not quite 1."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class EfficientReasoningAdvantage:
         """One (n_i,) array per row, the same value on each of its tokens."""
         rewards = table.rewards.copy()
         for rows in table.group_rows():
-            right = rows[table.rewards[rows] >= self.minimum]
+            right = rows[table.rewards[rows] >= self.minimum - ROUNDING]
             if len(right):
                 rewards[right] *= 1 - self.coef * _relative(table.lengths[right])
         return self.then(replace(table, rewards=rewards))

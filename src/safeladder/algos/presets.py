@@ -103,7 +103,8 @@ def build_algorithm(spec: Mapping[str, object] | str) -> Algorithm:
     given) or null; ``normalization``, ``dynamic_sampling``, ``mask_truncated``.
 
     Raises:
-        ConfigError: a name or field is unknown (the nearest one is named), or a value is wrong.
+        ConfigError: a name or field is unknown (the nearest one is named), a value is wrong, or two
+            parts do not go together.
     """
     given: dict[str, object] = {"preset": spec} if isinstance(spec, str) else dict(spec)
     _refuse_unknown(given, _KEYS, "algorithm")
@@ -116,9 +117,12 @@ def build_algorithm(spec: Mapping[str, object] | str) -> Algorithm:
     if "overlong" in given:
         overlong = None if given["overlong"] is None else _build_part(
             base.overlong or SoftOverlong(), SHAPINGS, given, "overlong")
-    return replace(
-        base, loss=_build_loss(base.loss, given), overlong=overlong,
-        advantage=_build_part(base.advantage, ADVANTAGES, given, "advantage"), **plain)
+    advantage = _build_part(base.advantage, ADVANTAGES, given, "advantage")
+    if overlong is not None and isinstance(advantage, EfficientReasoningAdvantage):
+        raise ConfigError("algorithm: overlong takes right answers below the minimum of "
+                          "efficient_reasoning, which would call them wrong; set overlong: null")
+    return replace(base, loss=_build_loss(base.loss, given), overlong=overlong,
+                   advantage=advantage, **plain)
 
 
 _KEYS = ("preset", "loss", "advantage", "kl", "entropy", "overlong", "normalization",

@@ -6,6 +6,7 @@ from safeladder.algos.efficient_reasoning import EfficientReasoningAdvantage
 from safeladder.algos.kl import KLReward
 from safeladder.algos.length_penalty import LengthPenalty
 from safeladder.algos.ppo_clip import ClippedSurrogate
+from safeladder.algos.presets import build_algorithm
 from safeladder.algos.rloo import RLOOAdvantage
 from safeladder.errors import ConfigError
 
@@ -39,6 +40,22 @@ def test_a_single_right_answer_pays_half_of_the_term_and_partial_credit_none():
     # 0.5 - 0.475 = 0.025; 0 - 0.725.
     rows = EfficientReasoningAdvantage(coef=0.1)(table([1, 0.5, 0], lengths=[5, 9, 1]))
     assert [row[0] for row in rows] == pytest.approx([0.7, 0.025, -0.725])
+
+
+def test_a_right_answer_is_not_lost_to_rounding():
+    # 0.7 + 0.2 + 0.1 = 0.9999999999999999 is 1: 1 - 0.1 / 2 = 0.95; A = 0.95 - 0 and 0 - 0.95.
+    rows = EfficientReasoningAdvantage(coef=0.1)(table([0.7 + 0.2 + 0.1, 0.0]))
+    assert 0.7 + 0.2 + 0.1 < 1
+    assert [row[0] for row in rows] == pytest.approx([0.95, -0.95], rel=1e-6)
+
+
+@pytest.mark.parametrize("spec", [
+    {"preset": "dapo"}, {"preset": "rloo", "overlong": {"type": "length_penalty"}}])
+def test_a_length_term_would_make_right_answers_wrong(spec):
+    spec = {**spec, "advantage": {"type": "efficient_reasoning"}}
+    with pytest.raises(ConfigError, match="overlong takes right answers below the minimum"):
+        build_algorithm(spec)
+    assert build_algorithm({**spec, "overlong": None}).overlong is None
 
 
 def test_right_answers_of_one_length_differ_in_nothing():
