@@ -276,7 +276,9 @@ def broadcast(values: NDArray[np.float64], table: RewardTable) -> list[FloatArra
 
 
 class RewardShaping(Protocol):
-    """A frozen dataclass, callable: a term that the response's length adds to the reward."""
+    """A frozen dataclass, callable: a term that the response's length adds to the reward (of
+    several turns, that of the longest).
+    """
 
     def __call__(self, num_tokens: int, max_tokens: int) -> float:
         """Return the term to add (0 or negative)."""

@@ -79,11 +79,14 @@ def _flatten(turns: Sequence[Turn], temperature: float) -> Datum:
 def training_reward(
     trajectory: Trajectory, algorithm: Algorithm, max_tokens: int,
 ) -> float | None:
-    """The reward the advantages see: the verifiers' total plus the algorithm's length term."""
+    """The reward the advantages see: the verifiers' total plus the algorithm's length term, which
+    is of the longest response of an episode, because ``max_tokens`` limits each of them.
+    """
     if trajectory.reward is None or trajectory.reward.total is None:
         return None
     shaping = algorithm.overlong
-    extra = shaping(trajectory.num_tokens, max_tokens) if shaping else 0.0
+    longest = max((len(turn.completion.token_ids) for turn in trajectory.turns), default=0)
+    extra = shaping(longest, max_tokens) if shaping else 0.0
     return trajectory.reward.total + extra
 
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from safeladder.algos.length_penalty import LengthPenalty
 from safeladder.algos.presets import build_algorithm
-from safeladder.train.batch import BatchSettings, build_batch, trajectory_datums
+from safeladder.train.batch import BatchSettings, build_batch, training_reward, trajectory_datums
 from safeladder.train.metrics import rollout_metrics
 from safeladder.types import Completion, Group, Prompt, Reward, Status, Trajectory, Turn
 
@@ -48,6 +49,14 @@ def test_advantages_are_relative_to_the_judged_of_the_group():
     assert [d.advantages.tolist() for d in batch.datums] == [[0, 0, 2, 2], [0, 0, -2]]
     assert batch.prompt_index == (0, 0)
     assert batch.datums[0].old_logprobs.tolist() == [0, 0, -1, -2]
+
+
+def test_the_length_term_is_of_the_longest_turn():
+    # The limit is 10 per response. Turns of 3, 5 and 4 tokens: 1 - 0.2 * 5 / 10, not of all 12.
+    turns = tuple(turn([5], range(n)) for n in (3, 5, 4))
+    row = Trajectory(PROMPT, turns, Status.COMPLETED, reward=Reward(1.0))
+    algorithm = replace(build_algorithm("dr_grpo"), overlong=LengthPenalty(coef=0.2))
+    assert training_reward(row, algorithm, 10) == pytest.approx(0.9)
 
 
 def test_masked_truncated_rows_count_in_the_mean_but_do_not_train():
