@@ -235,7 +235,7 @@ class TraceAnswersSource(Source):
         default="shortest", description="of each prompt's right answers")
     minimum: float | None = Field(
         default=None, allow_inf_nan=False, description="reward that makes an answer right; "
-        "default: a deciding verdict of the class correct")
+        "default: a deciding verdict of the class correct, and none that says otherwise")
     split: str = Field(
         default="train", description="rows of other splits are left out: tests are not to train on")
     prompts: tuple[SourceSpec, ...] | None = Field(

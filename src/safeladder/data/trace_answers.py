@@ -42,6 +42,8 @@ from safeladder.types import Message, Prompt
 
 COLUMNS = ("split", "prompt_id", "prompt_text", "source", "task", "reference", "meta", "response",
            "status", "verdicts", "reward_total", "num_tokens")
+NOT_RIGHT = frozenset({"wrong", "unparsable", "partial", "bad_format"})
+"""Verdict classes that speak against an answer; all others say nothing of it."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,19 @@ class TracedAnswer:
         return self.cells["prompt_id"], self.cells["prompt_text"]
 
     def is_right(self, minimum: float | None) -> bool:
-        """Whether it was completed and earned ``minimum``; None: has the verdict class correct."""
+        """Whether it was completed and earned ``minimum``; None: is right by its verdicts.
+
+        That is: of the deciding verdicts that judged, at least one is ``correct``, and none calls
+        the answer anything else or its form bad (:data:`NOT_RIGHT`).
+        """
         if self.cells["status"] != "completed":
             return False
         if minimum is not None:
             total = self.cells["reward_total"]
             return total is not None and total >= minimum
-        verdicts = self.json("verdicts")
-        return any(verdict.get("verdict_class") == "correct" and verdict.get("score") is not None
-                   and not verdict.get("monitor") for verdict in verdicts.values())
+        classes = {verdict.get("verdict_class") for verdict in self.json("verdicts").values()
+                   if verdict.get("score") is not None and not verdict.get("monitor")}
+        return "correct" in classes and not classes & NOT_RIGHT
 
     def json(self, column: str) -> Any:
         """The value of a column of JSON texts."""

@@ -115,6 +115,21 @@ def test_what_was_cut_watched_or_not_judged_is_not_right(tmp_path):
         build(tmp_path)
 
 
+@pytest.mark.parametrize(("second", "right"), [
+    (Verdict("other", 1.0, "correct"), True), (Verdict("other", 1.0, "well_formed"), True),
+    (Verdict("other", 0.3, "safe"), True), (Verdict("other", None, "wrong", error="gone"), True),
+    *((Verdict("other", 0.5, name), False)
+      for name in ("wrong", "unparsable", "partial", "bad_format"))])
+def test_what_one_verdict_speaks_against_is_not_right(second, right, tmp_path):
+    row = answer(SUM, "2", 1)
+    write(tmp_path, [replace(row, verdicts={**row.verdicts, "other": second})])
+    if right:
+        assert texts(build(tmp_path)) == ["2"]
+        return
+    with pytest.raises(DataError, match="none completed and of the class correct"):
+        build(tmp_path)
+
+
 def test_tests_are_not_to_train_on(tmp_path):
     write(tmp_path, [answer(SUM, "2", 1)], step=-1, split="test")
     with pytest.raises(DataError, match="0 answers of the split 'train'"):
