@@ -67,12 +67,17 @@ class LocalEngineSpec(StrictModel):
         "visual (Qwen2.5-VL) or vision_tower (LLaVA, InternVL) keeps the image encoder")
 
 
+def _bare(sources: Iterable[SourceSpec]) -> Iterator[SourceSpec]:
+    """The sources, and in place of a split what it is a part of."""
+    for source in sources:
+        yield from _bare([source.of]) if isinstance(source, SplitSource) else [source]
+
+
 def _check_search(
     data: Sequence[SourceSpec], environment: EnvironmentSpec, where: str,
 ) -> None:
     """Questions to search for need where to search; ``ValueError`` otherwise."""
-    asked = any(isinstance(source.of if isinstance(source, SplitSource) else source,
-                           SearchQuestions) for source in data)
+    asked = any(isinstance(source, SearchQuestions) for source in _bare(data))
     if asked and environment.type != "search":
         raise ValueError(f"{where} asks search_questions, so its environment must be of type "
                          f"search, not {environment.type}")
@@ -156,12 +161,6 @@ class RungBase(StrictModel):
         if (self.retry is not None) != (self.on_failure == "retry"):
             raise ValueError(f"rung {self.name!r}: retry and on_failure: retry go together")
         return self
-
-
-def _bare(sources: Iterable[SourceSpec]) -> Iterator[SourceSpec]:
-    """The sources, and in place of a split what it is a part of."""
-    for source in sources:
-        yield from _bare([source.of]) if isinstance(source, SplitSource) else [source]
 
 
 class SFTRung(RungBase):
