@@ -38,7 +38,8 @@ rungs:
     filters:
       - {type: verifier, name: answer, verifier: world}
       - {type: diversity, patterns: microworld, max_share: 0.5}
-    settings: {num_tokens: 500, tokens_per_step: 256, eval_every: 2, save_every: 2}
+    settings: {num_steps: null, num_tokens: 500, tokens_per_step: 256, eval_every: 2,
+               save_every: 2, optim: {schedule: constant}}
   - name: logic_rl
     data: [{type: microworld, family: arithmetic, split: train, count: 4}]
     settings: {num_steps: 1, prompts_per_step: 2, group_size: 2, max_tokens: 4, eval_every: 9,
