@@ -34,6 +34,8 @@ MAX_OPERATORS = 200
 _OPERATOR = re.compile(r"[-+*/^=<>]|\\(?:frac|cdot|times|div)\b")
 MAX_POWER = 2000
 """Power of an unknown that an answer may have beyond its reference; it may be multiplied out."""
+_BOUNDS = re.compile(r"\\(?:sum|prod|int)\s*(?:_\s*(?:\{[^{}]*\}|\w))?\s*\^\s*(?:\{[^{}]*\}|\w)")
+"""The bounds of a sum, a product, an integral: what stands above is no power."""
 _POWER = re.compile(r"([A-Za-z)\]}])\s*\^[\s{]*-?(\d+)")
 _WORK = re.compile(r"[-+*/^!(|]|\\[a-zA-Z]+\s*[\[{]|\\(?:sum|prod|int|lim|times|cdot|div)\b")
 """Signs that something is left to work out."""
@@ -153,7 +155,7 @@ def _power(text: str) -> int:
     brackets, since one may stand in the other.
     """
     letters, brackets = 1, 1
-    for base, exponent in _POWER.findall(text[:MAX_CHARS]):
+    for base, exponent in _POWER.findall(_BOUNDS.sub(" ", text[:MAX_CHARS])):
         value = int(exponent[:9])
         if base.isalpha():
             letters = max(letters, value)
