@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 PROC_STAT = Path("/proc/stat")
 
@@ -18,8 +21,13 @@ def cpu_seconds() -> tuple[float, float]:
     fields = PROC_STAT.read_text(encoding="ascii").splitlines()[0].split()[1:]
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
     own = os.times()
+    living = 0.0                        # children_user counts those that have ended
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = child.cpu_times()
+            living += times.user + times.system
     return ((user + nice + system + irq + softirq + steal) / ticks,
-            own.user + own.system + own.children_user + own.children_system)
+            own.user + own.system + own.children_user + own.children_system + living)
 
 
 class MachineBusy(SystemExit):
