@@ -26,6 +26,8 @@ from safeladder.verifiers.registry import close_verifiers
 CASES = "cases.jsonl"
 PER_CLASS = 8
 """Cases of each class that a trained verifier's folder keeps."""
+REFUSED = ("DataError", "ModelError")
+"""How a verifier says that a text is none that it can read (too long, not valid Unicode)."""
 ENOUGH = 0.7
 """Share of its cases that a trained verifier must be right about."""
 
@@ -78,7 +80,7 @@ def _check_trained(opened: OpenedVerifier, path: Path) -> CheckResult:
              if (failure := _wrong(row, verdict, opened))]
     failures = [f"{opened.name}, hostile case {text[:40]!r}: {verdict.error}"
                 for text, verdict in zip(HOSTILE_TEXTS, found[len(rows):], strict=True)
-                if verdict.score is None and "DataError" not in str(verdict.error)]
+                if verdict.score is None and not str(verdict.error).startswith(REFUSED)]
     right = len(rows) - len(wrong)
     if right < ENOUGH * len(rows):
         failures = [f"{opened.name}: right about {right} of {len(rows)} held-out rows, fewer than "

@@ -244,7 +244,16 @@ class Renderer:
         return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of a text as it is: no template, no special tokens added."""
+        """Token ids of a text as it is: no template, no special tokens added.
+
+        Raises:
+            DataError: the text holds half of a surrogate pair, which no tokenizer takes.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"character {error.start} is {text[error.start]!a}, half of a "
+                            "surrogate pair: the text was cut or decoded wrongly") from None
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _check_images(self, ids: Sequence[int], media: Sequence[Media], where: str) -> None:

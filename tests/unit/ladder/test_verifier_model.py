@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -52,6 +53,15 @@ def test_training_leaves_a_verifier_that_recipes_can_name(trained):
     assert judged(folder, kind, reasoning="judge_both") != verdicts
     made = build_verifiers({"guard": {"type": kind, "path": str(folder)}}, makers=model_makers())
     assert made["guard"].name == "guard"
+
+
+def test_one_text_that_no_tokenizer_takes_spoils_no_other(trained):
+    kind, folder, _ = trained
+    verifier = build_verifier({"type": kind, "path": str(folder)}, "here", model_makers())
+    rows = [ROWS[0], replace(ROWS[1], response="half a pair: \ud800 ."), *ROWS[2:4]]
+    found = asyncio.run(verifier.verify_many([row.trajectory() for row in rows]))
+    assert [v.score is None for v in found] == [False, True, False, False]
+    assert "half of a surrogate pair" in found[1].error
 
 
 def test_the_same_recipe_gives_the_same_verdicts(trained, tmp_path):
