@@ -74,7 +74,7 @@ def evolution_chart(data: RunData) -> Chart | None:
 
 def axis_range(values: Sequence[float], span: float) -> list[float]:
     """A range of 1.44 ``span`` around the values, pushed into what a share can be."""
-    lowest, highest = -0.04, 1.06
+    lowest, highest = -0.09, 1.06       # room for the name under a point at 0
     width = min(1.44 * span, highest - lowest)
     low = min(max((max(values) + min(values) - width) / 2, lowest), highest - width)
     return [low, low + width]

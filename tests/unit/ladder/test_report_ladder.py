@@ -67,10 +67,12 @@ def test_the_dotted_line_is_at_45_degrees(data: RunData) -> None:
 
 @pytest.mark.parametrize(("values", "span", "expected"), [
     ([0.4, 0.6], 0.2, [0.356, 0.644]),         # 1.44 * .2 around .5
-    ([0.0, 0.0], 0.1, [-0.04, 0.104]),         # not below what a share can be
+    ([0.0, 0.0], 0.1, [-0.072, 0.072]),         # narrow enough for all of it
     ([0.9, 1.0], 0.1, [0.878, 1.022]),
+    ([0.0, 0.4], 0.4, [-0.088, 0.488]),
+    ([0.0, 0.6], 0.6, [-0.09, 0.774]),         # not below what a share can be
     ([0.98, 1.0], 0.2, [0.772, 1.06]),         # not above
-    ([0.0, 1.0], 1.0, [-0.04, 1.06])])
+    ([0.0, 1.0], 1.0, [-0.09, 1.06])])
 def test_axes_stay_within_what_a_share_can_be(
     values: list[float], span: float, expected: list[float],
 ) -> None:
