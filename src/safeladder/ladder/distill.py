@@ -23,7 +23,6 @@ from typing import Any, NamedTuple, TextIO
 from pydantic import Field
 
 from safeladder.config import StrictModel, read_yaml, validate
-from safeladder.data.images import encoded
 from safeladder.data.responses import LabelledResponse, response_cells
 from safeladder.data.sources import build_source
 from safeladder.engine.base import ChatReply, SamplingParams
@@ -303,8 +302,6 @@ class _Asker:
     def _write(self, request: Request, reply: ChatReply) -> None:
         """One line, on the disk before the next is asked for."""
         prompt = request.prompt
-        for media in prompt.media:
-            _store(media, self.out)
         meta = {**prompt.meta, "teacher": self.endpoint.model, "request_hash": request.key,
                 "prompt_hash": prompt_hash(prompt), "number": request.number,
                 "seed": request.params.seed, "finish_reason": reply.finish_reason}
@@ -317,11 +314,3 @@ class _Asker:
         os.fsync(self.file.fileno())
         self.result.written += 1
         self.result.finish_reasons[reply.finish_reason] += 1
-
-
-def _store(media: Any, out: Path) -> None:
-    """Where :func:`response_cells` looks first; without its fsync for each small file."""
-    target = out.parent / f"{out.stem}_media" / f"{media.digest}.png"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(encoded(media))

@@ -14,7 +14,7 @@ from safeladder.ladder.report_charts import figure_text
 from safeladder.ladder.report_data import Row, RunData, RungEntry, item_of_row
 from safeladder.ladder.report_findings import shown_prompts
 from safeladder.ladder.report_ladder import label
-from safeladder.ladder.report_tables import Tile
+from safeladder.ladder.report_tables import Tile, difference_text
 from safeladder.ladder.summary import Difference, Figure
 from safeladder.render.think import split_think
 from safeladder.train.progress import duration
@@ -79,17 +79,8 @@ def gate_rows(data: RunData) -> list[dict[str, str]]:
 def difference_rows(found: Sequence[Difference]) -> list[dict[str, str]]:
     """Paired differences, ready to print."""
     return [{"figure": label(d.figure), "rungs": f"{d.after} against {d.before}",
-             "difference": _points(d), "n": f"{d.n:,}", "unjudged": f"{d.unjudged:,}"}
+             "difference": difference_text(d), "n": f"{d.n:,}", "unjudged": f"{d.unjudged:,}"}
             for d in found]
-
-
-def _points(difference: Difference) -> str:
-    if difference.value is None:
-        return "not judged"
-    text = f"{100 * difference.value:+.1f} points"
-    if difference.ci95:
-        text += f" [{100 * difference.ci95[0]:+.1f}, {100 * difference.ci95[1]:+.1f}]"
-    return text
 
 
 def requests(data: RunData) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from safeladder.ladder.report_findings import (
     totals,
 )
 from safeladder.ladder.report_sections import heat_label, mean_speeds, split_label, split_order
+from safeladder.ladder.summary import Difference
 from safeladder.render.think import split_think
 from safeladder.train.progress import duration
 
@@ -62,7 +63,7 @@ def _listed(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
-def difference_text(difference: PairedDifference) -> str:
+def difference_text(difference: PairedDifference | Difference) -> str:
     """``+36.3 points [+31.6, +41.0]``; points are percentage points."""
     if difference.value is None:
         return "not judged"
