@@ -20,7 +20,7 @@ Further columns go to ``Prompt.meta``; ``source`` names the data source that fig
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,9 +76,22 @@ def write_responses(path: Path, rows: Iterable[LabelledResponse]) -> int:
     count = 0
     with atomic_file(path) as partial, partial.open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(response_cells(row, path), ensure_ascii=False) + "\n")
+            file.write(json_line(response_cells(row, path)))
             count += 1
     return count
+
+
+def json_line(cells: Mapping[str, Any]) -> str:
+    """One row as a line of JSON. What is not valid Unicode (half of a surrogate pair) is escaped,
+    so that any text can be written, and is read back as it was.
+    """
+    line = json.dumps(cells, ensure_ascii=False, allow_nan=False)
+    if not line.isascii():
+        try:
+            line.encode()
+        except UnicodeEncodeError:
+            line = json.dumps(cells, allow_nan=False)
+    return line + "\n"
 
 
 def _read(row: PlacedRow, number: int, source: str) -> LabelledResponse:

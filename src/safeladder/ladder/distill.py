@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TextIO
 from pydantic import Field
 
 from safeladder.config import StrictModel, read_yaml, validate
-from safeladder.data.responses import LabelledResponse, response_cells
+from safeladder.data.responses import LabelledResponse, json_line, response_cells
 from safeladder.data.sources import build_source
 from safeladder.engine.base import ChatReply, SamplingParams
 from safeladder.engine.remote import Endpoint, RemoteSampler, Usage
@@ -309,7 +309,7 @@ class _Asker:
         row = LabelledResponse(replace(prompt, id=f"{prompt.id}/{request.number}", meta=meta),
                                reply.text, None, group)
         cells = {**response_cells(row, self.out), "group": group}
-        self.file.write(json.dumps(cells, ensure_ascii=False) + "\n")
+        self.file.write(json_line(cells))
         self.file.flush()
         os.fsync(self.file.fileno())
         self.result.written += 1

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safeladder.data.responses import LabelledResponse, read_responses, response_cells
+from safeladder.data.responses import LabelledResponse, json_line, read_responses, response_cells
 from safeladder.errors import ConfigError
 from safeladder.files import atomic_file
 from safeladder.ladder.verifier_spec import OpenedVerifier, open_verifier
@@ -66,7 +65,7 @@ def verify_file(path: Path, names: Sequence[str], out: Path) -> VerificationRepo
         for row, found in zip(rows, verdicts, strict=True):
             cells = {**response_cells(row, out),
                      "verdicts": {name: verdict_cells(verdict) for name, verdict in found.items()}}
-            file.write(json.dumps(cells, ensure_ascii=False, allow_nan=False) + "\n")
+            file.write(json_line(cells))
     return report
 
 

@@ -418,3 +418,18 @@ def test_near_duplicates_are_seen_in_chinese():
             for text in (long, long + "\u5427")]
     steps = steps_of({"type": "deduplicate", "near": 0.8})
     assert len(asyncio.run(filter_rows(rows, steps, "rows")).kept) == 1
+
+
+def test_a_response_that_was_cut_in_half_of_a_character_is_filtered_like_any_other(tmp_path):
+    texts = ("<think>one two three</think> 4", "<think>one two four</think> cut \ud83d")
+    (tmp_path / "rows.jsonl").write_text("".join(
+        json.dumps({"prompt": "?", "response": text, "reference": "4"}) + "\n"
+        for text in texts))
+    report = asyncio.run(filter_file(tmp_path / "rows.jsonl", tmp_path / "out",
+                                     steps_of({"type": "diversity"}, {"type": "verifier",
+                                              "verifier": {"type": "text_match"}})))
+    assert (report.kept, report.dropped, report.unjudged) == (1, 1, 0)
+    lines = [line for name in ("kept", "dropped")
+             for line in (tmp_path / "out" / f"{name}.jsonl").read_text().split("\n") if line]
+    found = [json.loads(line)["response"] for line in lines]
+    assert sorted(found) == sorted(texts)

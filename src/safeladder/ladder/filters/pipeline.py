@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import Field
 
 from safeladder.config import StrictModel, validate
-from safeladder.data.responses import LabelledResponse, read_responses, response_cells
+from safeladder.data.responses import LabelledResponse, json_line, read_responses, response_cells
 from safeladder.errors import CheckpointError, DataError, StorageError
 from safeladder.files import atomic_file, write_text
 from safeladder.ladder.filters.steps import Context, Decision, FilterStep
@@ -171,9 +171,14 @@ def _examples(sorted_: Sequence[tuple[LabelledResponse, Decision]]) -> list[Exam
         ranked.append((times[decision.why], i))
         times[decision.why] += 1
     chosen = [sorted_[i] for _, i in sorted(ranked)[:SHOWN]]
-    return [Example(row.prompt.id, "\n".join(m.text for m in row.prompt.messages)[:TEXT_SHOWN],
-                    row.response[:TEXT_SHOWN], decision.why, decision.detail[:TEXT_SHOWN])
+    return [Example(row.prompt.id, _shown("\n".join(m.text for m in row.prompt.messages)),
+                    _shown(row.response), decision.why, _shown(decision.detail))
             for row, decision in chosen]
+
+
+def _shown(text: str) -> str:
+    """Its beginning, as a page can hold it: what is not valid Unicode becomes a question mark."""
+    return text[:TEXT_SHOWN].encode(errors="replace").decode()
 
 
 def write_report(report: FilterReport, target: Path) -> Path:
@@ -235,7 +240,7 @@ async def filter_file(path: Path, out: Path, steps: Sequence[FilterStep]) -> Fil
 def _write(path: Path, rows: Sequence[tuple[LabelledResponse, Mapping[str, Any]]]) -> None:
     with atomic_file(path) as partial, partial.open("w", encoding="utf-8") as file:
         for row, more in rows:
-            file.write(json.dumps({**response_cells(row, path), **more}, ensure_ascii=False) + "\n")
+            file.write(json_line({**response_cells(row, path), **more}))
 
 
 def require_kept(report: FilterReport) -> None:
