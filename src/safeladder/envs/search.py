@@ -13,7 +13,7 @@ Each response is one move (:mod:`safeladder.render.actions`)::
 - A move that is well formed and cannot be carried out (a result that was not shown, a search or
   read beyond the limit) gets one line that says so, and the episode goes on.
 - Only results of this episode can be read: by number, of the newest search, or by title.
-- Which passages are searched is the prompt's ``meta["condition"]``, ``""`` where it has none; where
+- Which passages are searched is the prompt's ``meta["passages"]``, ``""`` where it has none; where
   the passages named ``""`` are all there are, every prompt searches those.
 - A failing search engine raises ``ToolError``: the trajectory ends as ``error_tool``, unjudged.
 
@@ -47,7 +47,7 @@ class Search:
     """The environment; the module's docstring has the rules."""
 
     tools: Mapping[str, SearchTool]
-    """Condition -> the search engine of its questions."""
+    """Name of passages -> their search engine."""
     max_turns: int = 6
     """Responses per trajectory, the answer included."""
     max_searches: int = 3
@@ -65,7 +65,7 @@ class Search:
         """The prompt, with the instructions in (or behind) its system message.
 
         Raises:
-            DataError: no passages for its condition, or no message can be added to it.
+            DataError: it names passages that are not there, or no message can be added to it.
         """
         self._tool(prompt)
         if not self.instructions:
@@ -118,10 +118,10 @@ class Search:
         return passage_text(title, text, self.passage_words)
 
     def _tool(self, prompt: Prompt) -> SearchTool:
-        condition = "" if self.tools.keys() == {""} else str(prompt.meta.get("condition", ""))
-        tool = self.tools.get(condition)
+        name = "" if self.tools.keys() == {""} else str(prompt.meta.get("passages", ""))
+        tool = self.tools.get(name)
         if tool is None:
-            raise DataError(f"prompt {prompt.id!r}: no passages for condition {condition!r} "
+            raise DataError(f"prompt {prompt.id!r}: no passages named {name!r} "
                             f"(known: {', '.join(self.tools)})")
         return tool
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from safeladder.config import StrictModel
-from safeladder.data.microworld.search import ABSTRACT_WORDS, CONDITIONS, search_documents
+from safeladder.data.microworld.search import ABSTRACT_WORDS, CONDITIONS, passages_name, search_documents
 from safeladder.data.retrieval import PassageIndex, read_documents
 from safeladder.envs import Environment, Search, SingleTurn
 from safeladder.render.actions import INSTRUCTIONS
@@ -31,7 +31,7 @@ class SearchSpec(StrictModel):
     """Search, read, answer (:mod:`safeladder.envs.search`)."""
 
     type: Literal["search"]
-    passages: str = Field(description="microworld (the prompt's condition chooses among them), or "
+    passages: str = Field(description="microworld (meta['passages'] of a prompt chooses among them), or "
                           "a file of JSON lines with title and text")
     max_turns: int = Field(6, ge=1, description="responses, the answer included")
     max_searches: int = Field(3, ge=0)
@@ -43,6 +43,8 @@ class SearchSpec(StrictModel):
         None, ge=1, description="words of a passage that a read shows, so that an episode fits the "
         "model's positions; None: 200, microworld all")
     corpus_seed: int = Field(0, description="of the microworld's passages")
+    editions: int = Field(
+        1, ge=1, description="of the microworld's passages, as many as the questions are asked in")
     role: Literal["tool", "user"] = Field(
         "tool", description="who speaks for the environment; some chat templates know no tool")
     instructions: bool = Field(
@@ -74,6 +76,7 @@ def _tools(spec: SearchSpec) -> dict[str, SearchTool]:
         return {"": SearchTool(index)}
     words = spec.abstract_words or ABSTRACT_WORDS
     tools: dict[str, SearchTool] = {
-        name: SearchTool(PassageIndex(search_documents(name, spec.corpus_seed), words))
-        for name in CONDITIONS}
+        passages_name(name, edition): SearchTool(
+            PassageIndex(search_documents(name, spec.corpus_seed, edition), words))
+        for name in CONDITIONS for edition in range(spec.editions if name != "mixed" else 1)}
     return {**tools, "": tools["mixed"]}

@@ -1,13 +1,13 @@
 """Questions to search for: what each condition has, and a teacher that the environment confirms."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 
 import pytest
 
 from safeladder.data.microworld.knowledge import TOWNS, facts
-from safeladder.data.microworld.search import search_documents
+from safeladder.data.microworld.search import facts_of, search_documents
 from safeladder.data.sources import build_source
 from safeladder.envs import Episode
 from safeladder.errors import ConfigError
@@ -41,10 +41,10 @@ def test_questions_carry_their_condition_and_their_fact():
         "clean": 12, "noisy": 12, "conflicting": 12}
     assert {row.task for row in rows} == {"search"} and len({row.id for row in rows}) == 36
     assert all(row.meta["structure"] == row.meta["group"] for row in rows)
-    facts_of = {name: [row.meta["structure"] for row in rows if row.meta["condition"] == name]
+    asked = {name: [row.meta["structure"] for row in rows if row.meta["condition"] == name]
                 for name in ("clean", "noisy", "conflicting")}
-    assert len(set(facts_of["clean"])) == 12  # and the same facts, in the same words
-    assert facts_of["clean"] == facts_of["noisy"] == facts_of["conflicting"]
+    assert len(set(asked["clean"])) == 12  # and the same facts, in the same words
+    assert asked["clean"] == asked["noisy"] == asked["conflicting"]
     assert len({row.messages for row in rows}) == 12
     assert rows == build_source({"type": "search_questions", "split": "test", "count": 36})
 
@@ -73,10 +73,33 @@ def test_no_training_question_asks_for_an_unknown_fact_that_a_demonstration_told
                build_source({**questions, "split": "test", "count": 108}))
 
 
-def test_the_teacher_is_what_the_environment_would_answer():
-    environment = build_environment(SearchSpec(type="search", passages="microworld"))
-    for row in build_source({**DEMONSTRATIONS, "count": 200,
-                             "conditions": ["clean", "noisy", "conflicting", "mixed"]}):
+def test_what_is_unknown_differs_between_editions_and_nothing_else_does():
+    asked = build_source({"type": "search_questions", "split": "train", "count": 600,
+                          "editions": 4})
+    answers = defaultdict(set)
+    for row in asked:
+        edition, town = row.meta["edition"], row.reference["town"]
+        assert row.meta["passages"] == row.meta["condition"] + (f" {edition}" if edition else "")
+        texts = {d.title: d.text for d in search_documents(row.meta["condition"], 0, edition)}
+        sentence = f"the {row.reference['relation']} of {town} is {row.reference['answer']} ."
+        assert sentence in texts[town] and sentence not in texts.get(f"old map of {town}", "")
+        answers[row.meta["tier"], row.meta["structure"]].add(row.reference["answer"])
+    assert {row.meta["edition"] for row in asked} == {0, 1, 2, 3}
+    several = Counter(tier for (tier, _), values in answers.items() if len(values) > 1)
+    # 16 facts in 600 / 3 / 87 * 16 = 37 questions of 4 editions: few stay in one, or agree
+    assert set(several) == {"unknown"} and several["unknown"] >= 6
+    one = build_source({"type": "search_questions", "split": "train", "count": 600})
+    assert [r.messages for r in one] == [r.messages for r in asked]  # the same questions
+    assert {f for f in facts_of(0) if f not in facts_of(2)} <= {
+        f for f in facts() if f.tier == "unknown"}
+
+
+@pytest.mark.parametrize("conditions", [
+    {"conditions": ["clean", "noisy", "conflicting", "mixed"]}, {"editions": 3}])
+def test_the_teacher_is_what_the_environment_would_answer(conditions):
+    environment = build_environment(SearchSpec(
+        type="search", passages="microworld", editions=conditions.get("editions", 1)))
+    for row in build_source({**DEMONSTRATIONS, "count": 200, **conditions}):
         question = [m for m in row.messages if m.role == "user"]
         assert len(question) == 1 and row.messages[0] is question[0]
         episode = Episode(asyncio.run(environment.reset(row)))
@@ -143,6 +166,7 @@ def test_every_message_of_the_teacher_is_a_well_formed_move():
     ({"split": "test"}, "split must be train"),
     ({"paths": {"direct": 0}}, "one of them is not 0"),
     ({"conditions": ["dirty"]}, "clean"),
+    ({"conditions": ["clean", "mixed"], "editions": 2}, "mixed passages have one edition"),
 ])
 def test_what_cannot_be_demonstrated_is_refused(setting, message):
     with pytest.raises(ConfigError, match=message):

@@ -104,10 +104,10 @@ def test_a_malformed_response_ends_the_episode(response):
 def test_the_condition_of_the_prompt_chooses_the_passages():
     other = SearchTool(PassageIndex([Document("Aldor of old", "nothing here")]))
     env = Search({"clean": TOOL, "noisy": other, "": TOOL})
-    noisy = Prompt(id="2", messages=PROMPT.messages, meta={"condition": "noisy"})
+    noisy = Prompt(id="2", messages=PROMPT.messages, meta={"passages": "noisy"})
     assert play(env, SEARCH, prompt=noisy) == ["1 : Aldor of old : nothing here"]
-    wrong = Prompt(id="3", messages=PROMPT.messages, meta={"condition": "nosy"})
-    with pytest.raises(DataError, match="'3': no passages for condition 'nosy'"):
+    wrong = Prompt(id="3", messages=PROMPT.messages, meta={"passages": "nosy"})
+    with pytest.raises(DataError, match="'3': no passages named 'nosy'"):
         asyncio.run(env.reset(wrong))
     assert asyncio.run(ENV.reset(wrong)) is wrong  # one corpus: every prompt searches it
 

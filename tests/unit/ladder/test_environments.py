@@ -36,14 +36,18 @@ def test_passages_from_a_file(tmp_path):
 
 def test_the_microworld_has_every_condition_and_shows_no_value_before_a_read():
     env = build_environment(SearchSpec(type="search", passages="microworld"))
-    found = {name: search(env, "river of Aldor", Prompt("p", (), meta={"condition": name})).text
+    found = {name: search(env, "river of Aldor", Prompt("p", (), meta={"passages": name})).text
              for name in ("clean", "noisy", "conflicting", "mixed")}
     assert "1 : Aldor : in year 9 : ;" in found["clean"]
     assert "a song of Aldor" in found["noisy"] and "old map of Aldor" in found["conflicting"]
     assert search(env, "river of Aldor").text == found["mixed"]
     assert not any("Sil" in text or "Ond" in text for text in found.values())
-    with pytest.raises(DataError, match="no passages for condition 'clear'"):
-        asyncio.run(env.reset(Prompt("p", (), meta={"condition": "clear"})))
+    with pytest.raises(DataError, match="no passages named 'clean 1'"):
+        asyncio.run(env.reset(Prompt("p", (), meta={"passages": "clean 1"})))
+    several = build_environment(SearchSpec(type="search", passages="microworld", editions=2))
+    assert several.tools.keys() == {*env.tools, "clean 1", "noisy 1", "conflicting 1"}
+    with pytest.raises(DataError, match="no passages named 'clear'"):
+        asyncio.run(env.reset(Prompt("p", (), meta={"passages": "clear"})))
 
 
 def test_passages_of_files_are_capped_and_those_of_the_microworld_are_not(tmp_path):

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
@@ -53,19 +54,47 @@ ABSTRACT_WORDS = 4
 Way = Literal["direct", "search", "read"]
 
 
-@lru_cache(maxsize=16)
-def search_documents(condition: Condition, seed: int = 0) -> tuple[Document, ...]:
-    """The passages of a condition, in an order drawn from the seed."""
+@lru_cache(maxsize=256)
+def search_documents(
+    condition: Condition, seed: int = 0, edition: int = 0,
+) -> tuple[Document, ...]:
+    """The passages of a condition, in an order drawn from the seed.
+
+    Raises:
+        ValueError: ``mixed`` passages in another edition than 0.
+    """
     if condition == "mixed":
+        if edition:
+            raise ValueError("mixed passages have one edition")
         return tuple(Document(p.title, p.text) for p in passages(seed))
     rng = random.Random(f"search {condition} {seed}")
-    found = [document for town in TOWNS for document in _of_town(town, condition, rng)]
+    known = facts_of(edition)
+    found = [document for town in TOWNS
+             for document in _of_town([f for f in known if f.town == town], condition, rng)]
     rng.shuffle(found)
     return tuple(found)
 
 
-def _of_town(town: str, condition: Condition, rng: random.Random) -> list[Document]:
-    own = sorted(fact for fact in facts() if fact.town == town)
+@lru_cache(maxsize=256)
+def facts_of(edition: int) -> tuple[Fact, ...]:
+    """The facts as an edition has them: in edition 0 as they are, in others the unknown ones have
+    values drawn from its number.
+    """
+    if edition == 0:
+        return facts()
+    rng = random.Random(f"edition {edition}")
+    return tuple(fact._replace(value=rng.choice(VALUES[fact.relation]))
+                 if fact.tier == "unknown" else fact for fact in facts())
+
+
+def passages_name(condition: Condition, edition: int) -> str:
+    """What ``meta["passages"]`` calls those that are searched for a question."""
+    return f"{condition} {edition}" if edition else condition
+
+
+def _of_town(facts_there: Sequence[Fact], condition: Condition,
+             rng: random.Random) -> list[Document]:
+    own, town = sorted(facts_there), facts_there[0].town
     found = [Document(town, f"in year 9 : {' '.join(fact.sentence for fact in own)}")]
     if condition == "noisy":
         other = rng.choice([t for t in TOWNS if t != town])
@@ -105,6 +134,15 @@ class _Drawn(Source):
     conditions: tuple[Condition, ...] = Field(
         default=("clean", "noisy", "conflicting"), min_length=1,
         description="of the passages; every question is asked under each of them")
+    editions: int = Field(
+        default=1, ge=1, description="each question is asked in one of so many, drawn at random, "
+        "as many as the environment has; in all but the first the unknown facts are others")
+
+    @model_validator(mode="after")
+    def _one_edition_of_mixed(self) -> Self:
+        if self.editions > 1 and "mixed" in self.conditions:
+            raise ValueError("editions: mixed passages have one edition; leave the condition out")
+        return self
 
     def may_ask(self, fact: Fact) -> bool:
         """Whether a question may be about a fact: known and rare ones are everybody's."""
@@ -118,16 +156,31 @@ class _Drawn(Source):
         """
         drawn = knowledge_prompts(self.split, -(-self.count // len(self.conditions)), self.seed,
                                   self.level, self.may_ask)
-        asked = [(prompt, condition) for prompt in drawn for condition in self.conditions]
+        rng = random.Random(f"editions {self.split} {self.seed} {self.level}")
+        asked = [(prompt, condition)
+                 for prompt in (_in_edition(p, rng.randrange(self.editions)) for p in drawn)
+                 for condition in self.conditions]
         return [replace(prompt, id=f"search-{self.split}-{self.seed}-{self.level}-{i}",
                         source="microworld_search", task="search", meta={
                             **prompt.meta, "condition": condition,
+                            "passages": passages_name(condition, prompt.meta["edition"]),
                             "structure": prompt.meta["group"]})
                 for i, (prompt, condition) in enumerate(asked[:self.count])]
 
 
+def _in_edition(prompt: Prompt, edition: int) -> Prompt:
+    """A question of knowledge with the answer that an edition has."""
+    asked = prompt.reference
+    value = next(fact.value for fact in facts_of(edition)
+                 if (fact.town, fact.relation) == (asked["town"], asked["relation"]))
+    return replace(prompt, reference={**asked, "answer": value},
+                   meta={**prompt.meta, "edition": edition})
+
+
 class SearchQuestions(_Drawn):
-    """Questions of knowledge for the search environment: ``meta["condition"]`` and the tier."""
+    """Questions of knowledge for the search environment: ``meta["condition"]``, the tier, and
+    ``meta["passages"]``, what is searched.
+    """
 
     type: Literal["search_questions"]
 
@@ -177,9 +230,10 @@ class SearchDemonstrations(_Drawn):
     def build(self, base: Path) -> list[Prompt]:
         """The conversations, each ended by an answer."""
         rng = random.Random(f"search teacher {self.seed}")
-        indices = {name: PassageIndex(search_documents(name, self.corpus_seed),
-                                      self.abstract_words) for name in self.conditions}
-        return self.finish(self._demonstrate(prompt, indices[prompt.meta["condition"]], rng)
+        indices = {passages_name(name, edition): PassageIndex(
+            search_documents(name, self.corpus_seed, edition), self.abstract_words)
+            for name in self.conditions for edition in range(self.editions)}
+        return self.finish(self._demonstrate(prompt, indices[prompt.meta["passages"]], rng)
                            for prompt in self.questions())
 
     def _demonstrate(self, prompt: Prompt, index: PassageIndex, rng: random.Random) -> Prompt:
