@@ -9,7 +9,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from safeladder.config import StrictModel
-from safeladder.data.microworld.search import ABSTRACT_WORDS, CONDITIONS, passages_name, search_documents
+from safeladder.data.microworld.search import (
+    ABSTRACT_WORDS,
+    CONDITIONS,
+    passages_name,
+    search_documents,
+)
 from safeladder.data.retrieval import PassageIndex, read_documents
 from safeladder.envs import Environment, Search, SingleTurn
 from safeladder.render.actions import INSTRUCTIONS
@@ -31,8 +36,8 @@ class SearchSpec(StrictModel):
     """Search, read, answer (:mod:`safeladder.envs.search`)."""
 
     type: Literal["search"]
-    passages: str = Field(description="microworld (meta['passages'] of a prompt chooses among them), or "
-                          "a file of JSON lines with title and text")
+    passages: str = Field(description="microworld (a prompt's meta['passages'] chooses among "
+                          "them), or a file of JSON lines with title and text")
     max_turns: int = Field(6, ge=1, description="responses, the answer included")
     max_searches: int = Field(3, ge=0)
     max_reads: int = Field(3, ge=0)

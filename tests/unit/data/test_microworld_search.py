@@ -42,7 +42,7 @@ def test_questions_carry_their_condition_and_their_fact():
     assert {row.task for row in rows} == {"search"} and len({row.id for row in rows}) == 36
     assert all(row.meta["structure"] == row.meta["group"] for row in rows)
     asked = {name: [row.meta["structure"] for row in rows if row.meta["condition"] == name]
-                for name in ("clean", "noisy", "conflicting")}
+             for name in ("clean", "noisy", "conflicting")}
     assert len(set(asked["clean"])) == 12  # and the same facts, in the same words
     assert asked["clean"] == asked["noisy"] == asked["conflicting"]
     assert len({row.messages for row in rows}) == 12
