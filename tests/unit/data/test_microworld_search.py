@@ -94,8 +94,23 @@ def test_what_is_unknown_differs_between_editions_and_nothing_else_does():
         f for f in facts() if f.tier == "unknown"}
 
 
+def test_where_passages_are_missing_the_teacher_guesses_what_is_unknown():
+    documents = search_documents("missing")
+    assert len(documents) == 2 * len(TOWNS) and not any(d.title in TOWNS for d in documents)
+    rows = build_source({**DEMONSTRATIONS, "conditions": ["missing"], "errors": 0})
+    right = defaultdict(list)
+    for row in rows:
+        right[row.meta["tier"]].append(
+            read_move(row.messages[-1].text).argument == row.reference["answer"])
+        assert right[row.meta["tier"]][-1] == (row.meta["behaviour"] == "ideal")
+    assert all(right["known"]) and all(right["rare"])
+    # one of 8 values; a fifth of 600 rows: s.e. 0.03
+    assert 0.03 < sum(right["unknown"]) / len(right["unknown"]) < 0.23
+
+
 @pytest.mark.parametrize("conditions", [
-    {"conditions": ["clean", "noisy", "conflicting", "mixed"]}, {"editions": 3}])
+    {"conditions": ["clean", "noisy", "conflicting", "mixed"]},
+    {"conditions": ["noisy", "missing"], "editions": 3}])
 def test_the_teacher_is_what_the_environment_would_answer(conditions):
     environment = build_environment(SearchSpec(
         type="search", passages="microworld", editions=conditions.get("editions", 1)))

@@ -45,7 +45,8 @@ def test_the_microworld_has_every_condition_and_shows_no_value_before_a_read():
     with pytest.raises(DataError, match="no passages named 'clean 1'"):
         asyncio.run(env.reset(Prompt("p", (), meta={"passages": "clean 1"})))
     several = build_environment(SearchSpec(type="search", passages="microworld", editions=2))
-    assert several.tools.keys() == {*env.tools, "clean 1", "noisy 1", "conflicting 1"}
+    assert several.tools.keys() == {
+        *env.tools, "clean 1", "noisy 1", "conflicting 1", "missing 1"}
     with pytest.raises(DataError, match="no passages named 'clear'"):
         asyncio.run(env.reset(Prompt("p", (), meta={"passages": "clear"})))
 

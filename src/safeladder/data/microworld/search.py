@@ -9,6 +9,7 @@ clean        the current one
 noisy        the current one; a trip to it and a song of it, which say nothing of use
 conflicting  the current one; an old map whose values are all wrong (an earlier year),
              and a talk about it that supposes a wrong value for one relation
+missing      a trip to it and a song of it: only what is known already can be answered
 mixed        those of :func:`~safeladder.data.microworld.knowledge.passages`: some
              towns have others that mislead
 ===========  ========================================================================
@@ -47,8 +48,8 @@ from safeladder.render.actions import (
 )
 from safeladder.types import Message, Prompt
 
-Condition = Literal["clean", "noisy", "conflicting", "mixed"]
-CONDITIONS: tuple[Condition, ...] = ("clean", "noisy", "conflicting", "mixed")
+Condition = Literal["clean", "noisy", "conflicting", "missing", "mixed"]
+CONDITIONS: tuple[Condition, ...] = ("clean", "noisy", "conflicting", "missing", "mixed")
 ABSTRACT_WORDS = 4
 """"in year 9 :" and no value: to know one, it must be read."""
 Way = Literal["direct", "search", "read"]
@@ -96,7 +97,9 @@ def _of_town(facts_there: Sequence[Fact], condition: Condition,
              rng: random.Random) -> list[Document]:
     own, town = sorted(facts_there), facts_there[0].town
     found = [Document(town, f"in year 9 : {' '.join(fact.sentence for fact in own)}")]
-    if condition == "noisy":
+    if condition == "missing":
+        found = []
+    if condition in ("noisy", "missing"):
         other = rng.choice([t for t in TOWNS if t != town])
         found += [Document(f"a trip to {town}", f"the way from {other} to {town} is long . the "
                            f"people of {town} like to sing ."),
@@ -195,7 +198,7 @@ class SearchDemonstrations(_Drawn):
     Confidences are drawn evenly from 0 to 10, whatever the answer, and a share of the answers is
     wrong: the warm-up teaches the form and leaves confidence to reinforcement learning. Known and
     rare facts are answered at once, after a search, or after a search and a read; unknown ones
-    always after both. What the environment says is what it would say (a test compares). The unknown
+    always after both, and where passages are missing by a guess. What the environment says is what it would say (a test compares). The unknown
     facts told here are asked by no question of the train split (:func:`demonstrated`).
     """
 
@@ -239,10 +242,13 @@ class SearchDemonstrations(_Drawn):
     def _demonstrate(self, prompt: Prompt, index: PassageIndex, rng: random.Random) -> Prompt:
         relation, town, right = (prompt.reference[key] for key in ("relation", "town", "answer"))
         path = rng.choices(list(self.paths), list(self.paths.values()))[0]
-        if prompt.meta["tier"] == "unknown":
+        unknown = prompt.meta["tier"] == "unknown"
+        if unknown:
             path = "read"
         wrong = rng.random() < self.errors
         value = rng.choice([v for v in VALUES[relation] if v != right]) if wrong else right
+        if unknown and prompt.meta["condition"] == "missing":
+            value = rng.choice(VALUES[relation])  # nobody told the teacher
         said: list[Message] = []
         if path != "direct":
             query = rng.choice([f"{relation} of {town}", town])
@@ -263,5 +269,5 @@ class SearchDemonstrations(_Drawn):
         told = [Message("system", system)] if self.instructions else []
         return replace(prompt, messages=(*told, *prompt.messages, *said,
                                          Message("assistant", answer)),
-                       meta={**prompt.meta, "path": path, "behaviour": "wrong" if wrong
-                             else "ideal"})
+                       meta={**prompt.meta, "path": path,
+                             "behaviour": "ideal" if value == right else "wrong"})
