@@ -75,7 +75,7 @@ def evaluation_metrics(
 
 def item_metrics(items: Sequence[EvalItem], suffix: str = "") -> dict[str, Estimate]:
     """The figures of items; names end in ``suffix``. Figures nobody was asked for are left out."""
-    columns: dict[str, Column] = {"tokens_per_answer": _column(items, _tokens)}
+    columns: dict[str, Column] = {"tokens_per_answer": _column(items, tokens)}
     if any(item.format is not None for item in items):
         columns["format"] = _column(items, _format)
     if any(item.truncated is not None for item in items):
@@ -155,5 +155,6 @@ def _truncated(item: EvalItem) -> float | None:
     return item.truncated
 
 
-def _tokens(item: EvalItem) -> float | None:
+def tokens(item: EvalItem) -> float | None:
+    """Sampled tokens of an answer."""
     return item.tokens

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from safeladder.data.sources import SourceSpec, build_source
 from safeladder.engine.base import Sampler, SamplingParams
@@ -97,11 +96,10 @@ def corpus_texts(prompts: Sequence[Prompt]) -> list[str]:
             for prompt in prompts]
 
 
-def supervised_rows(
-    prompts: Sequence[Prompt], renderer: Renderer, imitate: Literal["last", "all"] = "last",
-) -> list[Datum]:
+def supervised_rows(prompts: Sequence[Prompt], renderer: Renderer) -> list[Datum]:
     """Rows to train on: a demonstration where the last message is the assistant's, else the
-    whole text of a rendered row. ``imitate``: the last message of the assistant, or all of them.
+    whole text of a rendered row. Of several messages of the assistant the last one is trained on,
+    with ``meta["imitate"] = "all"`` every one (never what others say).
 
     Raises:
         DataError: a row is neither.
@@ -111,7 +109,7 @@ def supervised_rows(
         if prompt.rendered is not None:
             rows.append(training_row(renderer.encode(prompt.rendered)))
         elif prompt.messages and prompt.messages[-1].role == "assistant":
-            shown = (renderer.render_conversation(prompt) if imitate == "all"
+            shown = (renderer.render_conversation(prompt) if prompt.meta.get("imitate") == "all"
                      else _last_response(prompt, renderer))
             rows.append(training_row(shown.token_ids, shown.mask, shown.media))
         else:

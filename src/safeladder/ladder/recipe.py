@@ -168,9 +168,6 @@ class SFTRung(RungBase):
 
     type: Literal["sft"]
     settings: SFTSettings
-    imitate: Literal["last", "all"] = Field(
-        "last", description="of a conversation with several messages of the assistant: train on "
-        "the last one, or on all of them (never on what others say)")
     validation: list[SourceSpec] = Field(
         default_factory=list, description="held-out rows for the validation loss")
     filters: list[FilterStep] = Field(

@@ -261,11 +261,10 @@ class RungWork:
             prompts = await self._filtered(rung, prompts)
         return await train_sft(SFTRun(
             name=rung.name, trainer=self.trainer,
-            rows=ShuffledRows(supervised_rows(prompts, self.renderer, rung.imitate), self.seed),
+            rows=ShuffledRows(supervised_rows(prompts, self.renderer), self.seed),
             settings=rung.settings, checkpoints=self.checkpoints,
             log=self.log(rung.settings.num_steps),
-            validation=supervised_rows(load_prompts(rung.validation), self.renderer,
-                                       rung.imitate),
+            validation=supervised_rows(load_prompts(rung.validation), self.renderer),
             evaluate=self._validate if self.climber.validation else None))
 
     async def _filtered(self, rung: SFTRung, prompts: Sequence[Prompt]) -> list[Prompt]:

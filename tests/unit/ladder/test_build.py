@@ -1,5 +1,6 @@
 """The wiring of a climb: too many failed rollouts stop it, shipped recipes are valid."""
 
+import json
 import random
 import re
 from pathlib import Path
@@ -86,6 +87,23 @@ def test_the_recipe_in_the_readme_is_valid():
     text = (Path(__file__).parents[3] / "README.md").read_text()
     block = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert validate(Recipe, yaml.safe_load(block[1]), "README.md").name == "mine"
+
+
+def test_a_row_says_whether_every_message_of_the_assistant_is_imitated(tmp_path):
+    renderer = Renderer(train_tokenizer(["who ? and who ? a b Ann Bob"], 300))
+    said = [{"role": "user", "content": "who ?"},
+            {"role": "assistant", "content": "<think> a </think> Ann"},
+            {"role": "user", "content": "and who ?"},
+            {"role": "assistant", "content": "<think> b </think> Bob"}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"messages": said, **more}) + "\n"
+                            for more in ({}, {"imitate": "all"})))
+    last, every = supervised_rows(
+        build_source({"type": "jsonl", "path": str(path)}), renderer)
+    assert last.token_ids.tolist() == every.token_ids.tolist()
+    # the first answer, too: think tags, thought, name and the end of the turn
+    both, one = every.mask != 0, last.mask != 0
+    assert (both & one).sum() == one.sum() and both.sum() == 2 * one.sum()
 
 
 def test_a_rung_imitates_the_shortest_right_answers_of_a_run(finished_run):

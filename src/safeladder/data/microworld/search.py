@@ -199,7 +199,8 @@ class SearchDemonstrations(_Drawn):
     wrong: the warm-up teaches the form and leaves confidence to reinforcement learning. Known and
     rare facts are answered at once, after a search, or after a search and a read; unknown ones
     always after both, and where passages are missing by a guess. What the environment says is what it would say (a test compares). The unknown
-    facts told here are asked by no question of the train split (:func:`demonstrated`).
+    facts told here are asked by no question of the train split (:func:`demonstrated`). Every move
+    of the teacher is imitated, not the answer alone.
     """
 
     type: Literal["search_demonstrations"]
@@ -269,5 +270,5 @@ class SearchDemonstrations(_Drawn):
         told = [Message("system", system)] if self.instructions else []
         return replace(prompt, messages=(*told, *prompt.messages, *said,
                                          Message("assistant", answer)),
-                       meta={**prompt.meta, "path": path,
+                       meta={**prompt.meta, "path": path, "imitate": "all",
                              "behaviour": "ideal" if value == right else "wrong"})
