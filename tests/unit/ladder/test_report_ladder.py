@@ -123,7 +123,7 @@ def context_of(data: RunData) -> list[Chart]:
 def test_pairs_go_from_what_stands(data: RunData) -> None:
     assert [(p.before.name, p.after.name) for p in pairs(data)] == [
         ("sft", "reasoning"), ("reasoning", "refusals"), ("reasoning", "safety_rl"),
-        ("plain", "safety_rl")]
+        ("sft", "safety_rl"), ("plain", "safety_rl")]
 
 
 def test_the_summary_holds_gates_and_differences(folder: Path) -> None:
@@ -139,8 +139,12 @@ def test_the_summary_holds_gates_and_differences(folder: Path) -> None:
     assert after is not None and before is not None
     assert found.value == pytest.approx(after - before)
     assert found.ci95 is not None and found.ci95[0] < found.value < found.ci95[1]
-    assert {d.figure for d in summary.comparisons} >= {"capability", "benign_compliance",
-                                                       "safety_unseen_forms"}
+    assert {d.figure for d in summary.comparisons} >= {
+        "capability", "benign_compliance", "safety_unseen_forms", "logic", "jailbreak_safety"}
+    (longer,) = [d for d in summary.comparisons if d.figure == "tokens_per_answer"
+                 and (d.before, d.after) == ("reasoning", "safety_rl")]
+    lengths = [by_name[name].eval["tokens_per_answer"].value for name in ("safety_rl", "reasoning")]
+    assert longer.value == pytest.approx(lengths[0] - lengths[1])  # every answer came
 
 
 def test_gates_are_told(data: RunData) -> None:
