@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +50,7 @@ from safeladder.ladder.run_dir import RunDir
 from safeladder.ladder.summary import MemoryWatch
 from safeladder.ladder.traces import TraceKey, write_traces
 from safeladder.ladder.verifier_model import model_makers
+from safeladder.ladder.verifier_trained import is_trained, plan_trained, train_planned
 from safeladder.render import Renderer
 from safeladder.train.progress import ProgressDisplay, make_progress
 from safeladder.train.rl import RLRun, train_rl
@@ -76,25 +77,33 @@ class Climber:
     @staticmethod
     @contextmanager
     def open(recipe: Recipe, run: RunDir, memory: MemoryWatch) -> Iterator[Climber]:
-        """Verifiers, sinks and display, closed at the end; environments are built here already,
-        so that missing passages are no surprise after an hour of warm-up.
+        """Verifiers, sinks and display, closed at the end. Everything is checked before the first
+        verifier trains, and environments are built here already, so that missing passages are no
+        surprise after an hour of warm-up.
+
+        Raises:
+            ConfigError: a task that nobody would judge, a gate on a figure that there will not be.
+            SafeLadderError: something cannot be built, or a verifier not be trained.
         """
         for spec in recipe.environments:
             build_environment(spec)
+        plans = plan_trained(recipe.verifiers, run)
         makers = {**judge_makers(run.judges), **model_makers()}
-        verifiers = build_verifiers(recipe.verifiers, makers=makers)
-        try:
+        others = {key: spec for key, spec in recipe.verifiers.items() if not is_trained(spec)}
+        with ExitStack() as stack:
+            verifiers = build_verifiers(others, makers=makers)
+            stack.callback(close_verifiers, verifiers)
             sinks = build_sinks(recipe.sinks, run.path)
-            judge = Judge(verifiers, recipe.objective, recipe.verify)
-            try:
-                with make_progress() as display:
-                    yield Climber(recipe, run, judge, sinks, display, memory,
-                                  CostWatch(verifiers))
-            finally:
-                for sink in sinks:
-                    sink.close()
-        finally:
-            close_verifiers(verifiers)
+            for sink in sinks:
+                stack.callback(sink.close)
+            climber = Climber(recipe, run, Judge(verifiers, recipe.objective, recipe.verify), sinks,
+                              stack.enter_context(make_progress()), memory, CostWatch(verifiers))
+            climber.check_tasks()
+            climber.check_gates()
+            trained = build_verifiers(train_planned(plans, run, climber.display), makers=makers)
+            verifiers |= trained
+            yield replace(climber, judge=replace(climber.judge, verifiers={
+                name: verifiers[name] for name in recipe.verifiers}))
 
     def initial(self) -> Path | str:
         """The recipe's model before the first rung; an embedded one is made once and kept."""
@@ -123,7 +132,7 @@ class Climber:
         Raises:
             ConfigError: the first such task, or an algorithm that cannot be built.
         """
-        verifiers = self.judge.verifiers
+        verifiers = self.recipe.verifiers
         for prompts in [*(prompts for _, prompts in self.test_sets), self.validation]:
             check_routes({prompt.task for prompt in prompts}, self.recipe.objective, verifiers)
         for rung in self.recipe.rungs:
