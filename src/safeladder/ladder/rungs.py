@@ -20,6 +20,7 @@ from safeladder.eval.deliberation import (
     answer_of,
     deliberation_metrics,
     false_certain_baseline_matched,
+    false_certain_minus_matched,
 )
 from safeladder.eval.evaluate import evaluate
 from safeladder.eval.metrics import evaluation_metrics, suffix
@@ -344,8 +345,8 @@ class RungWork:
         self, trajectories: Sequence[Trajectory], chosen: EvaluationSet, temperature: float,
     ) -> dict[str, Estimate]:
         """False certainty of the rung this one is compared with (the one it started from, unless
-        ``compare_with`` names another), at as many certain answers; nothing where that rung was not
-        evaluated.
+        ``compare_with`` names another), at as many certain answers, and how far this one is from
+        it; nothing where that rung was not evaluated.
         """
         run = self.climber.run
         other = self.rung.compare_with or standing_start(self.climber.recipe, self.rung, run)
@@ -353,8 +354,11 @@ class RungWork:
                 run.traces / TraceKey(other, -1, chosen.name, temperature).filename).exists():
             return {}
         baseline = deliberation_answers(run.path, other, chosen.name, temperature)
-        return {f"false_certain_baseline_matched{suffix(chosen.suffix, temperature)}":
-                false_certain_baseline_matched([answer_of(t) for t in trajectories], baseline)}
+        ours, ending = [answer_of(t) for t in trajectories], suffix(chosen.suffix, temperature)
+        return {f"false_certain_baseline_matched{ending}":
+                false_certain_baseline_matched(ours, baseline),
+                f"false_certain_minus_matched{ending}":
+                false_certain_minus_matched(ours, baseline)}
 
     async def _judged(
         self, sampler: Sampler, environment: Environment, prompts: Sequence[Prompt],
