@@ -1,5 +1,5 @@
-"""A climb that trains its own verifier, as a user runs it; killed behind that training, it goes on to
-the same numbers with the verifier that is there.
+"""A climb that trains its own verifier, as a user runs it; killed behind that training, it goes on
+to the same numbers with the verifier that is there.
 """
 
 import json

@@ -138,7 +138,8 @@ def load_run(path: Path) -> RunData:
     else:
         done = dict(_done_rungs(run, manifest))
         trained = trained_verifiers(manifest)
-        peak, total = None, sum(part.seconds for part in [*trained, *done.values()])
+        peak, total = None, sum([*(one.seconds for one in trained),
+                            *(rung.seconds for rung in done.values())])
     rungs = [RungEntry(rung["name"], rung["type"], rung.get("baseline", False),
                        rung.get("disclosure", ""), done.get(rung["name"]))
              for rung in recipe["rungs"]]

@@ -119,7 +119,8 @@ def write_summary(
         rungs=[parts[rung.name] for rung in recipe.rungs if not rung.baseline],
         baselines=[parts[rung.name] for rung in recipe.rungs if rung.baseline],
         comparisons=list(comparisons), verifiers=verifiers,
-        total_seconds=sum(part.seconds for part in [*verifiers, *parts.values()]),
+        total_seconds=sum([*(one.seconds for one in verifiers),
+                           *(part.seconds for part in parts.values())]),
         peak_rss_bytes=max([peak_rss_bytes, *earlier]), versions=manifest["versions"])
     write_text(run.summary, json.dumps(summary.model_dump(mode="json"), indent=2) + "\n")
     return summary

@@ -178,22 +178,27 @@ def train_planned(
 def _train(plan: Plan, run: RunDir, display: ProgressDisplay) -> TrainedVerifier:
     recipe, label = plan.recipe, f"verifiers.{plan.name}"
     started = time.perf_counter()
-    light = isinstance(recipe, LightVerifierRecipe)
-    steps = None if light else sum(stage.settings.num_steps for stage in recipe.stages)
-    display.rung_started(label, steps)
-    with (atomic_folder(plan.folder) as folder,
-          torch_threads(None if light else recipe.engine.threads)):
-        if isinstance(recipe, LightVerifierRecipe):
-            rows = int(train_light(recipe, folder).facts["rows"])
-        else:
-            rows = int(train_into(folder, recipe, AllStages(display),
-                                  run.path / "failures" / label)["rows"]["train"])
+    display.rung_started(label, None if isinstance(recipe, LightVerifierRecipe) else sum(
+        stage.settings.num_steps for stage in recipe.stages))
+    with atomic_folder(plan.folder) as folder:
+        rows = _rows_trained_on(recipe, folder, display, run.path / "failures" / label)
         gc.collect()  # the trainer's state goes before the climb's comes
         facts = _facts(plan, run, folder, rows)
         facts = facts.model_copy(update={"seconds": time.perf_counter() - started})
         write_text(folder / FACTS, facts.model_dump_json(indent=2) + "\n")
     display.rung_finished(_line(facts))
     return facts
+
+
+def _rows_trained_on(
+    recipe: VerifierRecipe, folder: Path, display: ProgressDisplay, failures: Path,
+) -> int:
+    """Train into the folder; how many rows there were."""
+    if isinstance(recipe, LightVerifierRecipe):
+        return int(train_light(recipe, folder).facts["rows"])
+    with torch_threads(recipe.engine.threads):
+        metrics = train_into(folder, recipe, AllStages(display), failures)
+    return int(metrics["rows"]["train"])
 
 
 def _facts(plan: Plan, run: RunDir, folder: Path, rows: int) -> TrainedVerifier:

@@ -1,4 +1,4 @@
-"""Verifiers that a climb trains: what is refused before anything trains, and what training leaves."""
+"""Verifiers that a climb trains: what is refused before that, and what training leaves."""
 
 import importlib.util
 import json
