@@ -80,7 +80,8 @@ class TrainedVerifier(StrictModel):
     folder: str = Field(description="within the run; two of one training share it")
     rows: int = Field(ge=0, description="it was trained on")
     seconds: float = Field(ge=0, description="training and test; 0: trained with another's")
-    accuracy: Figure | None = Field(None, description="on its recipe's test rows; None: it has none")
+    accuracy: Figure | None = Field(
+        None, description="on its recipe's test rows; None: it has none")
     ece: Figure | None = Field(None, description="of its probabilities, on the same rows")
 
 

@@ -178,8 +178,7 @@ def train_planned(
 def _train(plan: Plan, run: RunDir, display: ProgressDisplay) -> TrainedVerifier:
     recipe, label = plan.recipe, f"verifiers.{plan.name}"
     started = time.perf_counter()
-    display.rung_started(label, None if isinstance(recipe, LightVerifierRecipe) else sum(
-        stage.settings.num_steps for stage in recipe.stages))
+    display.rung_started(label, _total_steps(recipe))
     with atomic_folder(plan.folder) as folder:
         rows = _rows_trained_on(recipe, folder, display, run.path / "failures" / label)
         gc.collect()  # the trainer's state goes before the climb's comes
@@ -188,6 +187,14 @@ def _train(plan: Plan, run: RunDir, display: ProgressDisplay) -> TrainedVerifier
         write_text(folder / FACTS, facts.model_dump_json(indent=2) + "\n")
     display.rung_finished(_line(facts))
     return facts
+
+
+def _total_steps(recipe: VerifierRecipe) -> int | None:
+    """Of all stages; None where one ends by its tokens, or nothing is trained in steps."""
+    if isinstance(recipe, LightVerifierRecipe):
+        return None
+    steps = [stage.settings.num_steps for stage in recipe.stages]
+    return None if None in steps else sum(count or 0 for count in steps)
 
 
 def _rows_trained_on(
@@ -238,7 +245,7 @@ class AllStages:
 
     def __init__(self, display: ProgressDisplay) -> None:
         self._display = display
-        self._before, self._total = 0, 0
+        self._before, self._done = 0, 0
 
     def __enter__(self) -> Self:
         return self
@@ -251,16 +258,16 @@ class AllStages:
 
     def rung_started(self, name: str, total_steps: int | None, unit: str = "step",
                      first_step: int = 0) -> None:
-        """A stage begins."""
-        self._total = total_steps or 0
+        """A stage begins; its steps are counted on from those before."""
+        self._before = self._done
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """A step of the stage, counted over all stages."""
-        self._display.step(self._before + step, metrics)
+        self._done = self._before + step + 1
+        self._display.step(self._done - 1, metrics)
 
     def rung_finished(self, text: str = "") -> None:
-        """The next stage is counted on from this one."""
-        self._before += self._total
+        """The caller says how the training ended."""
 
     def message(self, text: str) -> None:
         """A line of its own."""
