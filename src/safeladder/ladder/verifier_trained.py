@@ -105,11 +105,10 @@ def _plan(name: str, raw: Mapping[str, Any], run: RunDir) -> Plan:
     folder = run.verifier(name)
     opened = {"name": raw.get("name", name), **more, "type": recipe.type, "path": str(folder)}
     _check_classes(check_spec(opened, where), recipe, where)
-    _check_labels(recipe, where)
-    if isinstance(recipe, LightVerifierRecipe) and importlib.util.find_spec("sklearn") is None:
-        raise MissingExtra("scikit-learn", "light", f"{where}: training a light verifier")
     if folder.exists():
         _check_same(recipe, folder, where)
+    else:
+        _check_trainable(recipe, where)
     return Plan(name, spec.recipe, recipe, folder, opened)
 
 
@@ -123,10 +122,12 @@ def _check_classes(opened: Any, recipe: VerifierRecipe, where: str) -> None:
                               f"verifier's recipe trains {', '.join(recipe.classes)}")
 
 
-def _check_labels(recipe: VerifierRecipe, where: str) -> None:
-    """Every label is one of the classes; of the microworld a few rows are looked at, for all rows
-    of a kind have labels of one set.
+def _check_trainable(recipe: VerifierRecipe, where: str) -> None:
+    """Its package is there, and every label is one of the classes; of the microworld a few rows are
+    looked at, for all rows of a kind have labels of one set.
     """
+    if isinstance(recipe, LightVerifierRecipe) and importlib.util.find_spec("sklearn") is None:
+        raise MissingExtra("scikit-learn", "light", f"{where}: training a light verifier")
     sources = [*recipe.train, *getattr(recipe, "validation", ()), *recipe.test]
     for source in sources:
         few = source

@@ -1,5 +1,6 @@
 """Verifiers that a climb trains: what is refused before that, and what training leaves."""
 
+import gc
 import importlib.util
 import json
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from safeladder.config import apply_overrides
+from safeladder.engine.local.trainer import LocalTrainer
 from safeladder.engine.threads import torch_threads
 from safeladder.errors import ConfigError, DataError, MissingExtra
 from safeladder.files import partial_path
@@ -97,6 +99,17 @@ def test_what_is_there_whole_is_used(trained):
     assert again == opened and run.manifest() == before
     assert (run.verifier("guard") / FACTS).stat().st_mtime_ns == written
     assert "verifiers.guard: trained already (generative, 60 rows" in said and "step" not in said
+
+
+def trainers():
+    return sum(type(thing) is LocalTrainer for thing in gc.get_objects())
+
+
+def test_the_trainer_is_gone_when_the_climb_goes_on(run):
+    gc.collect()
+    before = trainers()
+    train({"guard": tiny(overrides={"test": []})}, run)
+    assert trainers() == before
 
 
 def test_what_another_recipe_left_is_not_used(trained):
