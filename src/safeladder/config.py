@@ -6,7 +6,7 @@ This module reads, no more: what the keys mean is said by the pydantic models th
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -47,14 +47,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Apply ``a.b=value`` overrides (values are YAML; list items by number) to a deep copy.
+def apply_overrides(
+    data: dict[str, Any], overrides: Sequence[str] | Mapping[str, Any],
+) -> dict[str, Any]:
+    """Apply ``a.b=value`` overrides (values are YAML; list items by number or by their ``name``),
+    or a mapping of ``a.b`` to values, to a deep copy.
 
     Raises:
         ConfigError: an override has no ``=``, or its path leads through something that is no
             mapping or list, or to a list item that does not exist.
     """
     result: dict[str, Any] = _fresh(data)
+    if isinstance(overrides, Mapping):
+        for path, value in overrides.items():
+            _assign(result, path.split("."), _fresh(value), path)
+        return result
     for override in overrides:
         path, separator, text = override.partition("=")
         if not separator or not path:

@@ -65,6 +65,9 @@ def test_the_start_is_the_baseline_at_as_many_certain_answers(climbed):
                     for rung in ("deliberative_rl", "warm_up"))
     assert matched["n"] == 6 and matched["ci95"] is None
     assert matched["value"] == false_certain_baseline_matched(ours, theirs).value
+    minus = after["false_certain_minus_matched_t1"]
+    assert minus["n"] == 6 and minus["value"] == pytest.approx(
+        after["false_certain_t1"]["value"] - matched["value"])
     assert sum(a.right for a in ours) / 6 == after["accuracy_t1"]["value"]
     assert sum(a.certain for a in theirs) / 6 == before["coverage_t1"]["value"]
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,3 +71,16 @@ def configure_threads(num_threads: int | None = None) -> ThreadSettings:
         sys.modules["torch"].set_num_threads(num_threads)
         return ThreadSettings(num_threads, policy is not None and policy.upper() == "PASSIVE")
     return ThreadSettings(num_threads, os.environ["OMP_WAIT_POLICY"].upper() == "PASSIVE")
+
+
+@contextmanager
+def torch_threads(num_threads: int | None) -> Iterator[None]:
+    """Torch, which runs already, computes with so many threads inside; None: as it did before."""
+    torch = sys.modules["torch"]
+    before = torch.get_num_threads()
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -22,6 +22,8 @@ accuracy_<group>            accuracy of the prompts of one condition or tier (``
 false_certain_<group>       accuracy_condition_clean .., false_certain_tier_known ..
 false_certain_baseline_     false certainty of the rung this one is compared with, were that one
 matched                     certain of as many answers (:func:`false_certain_baseline_matched`)
+false_certain_minus_        false_certain minus that, over the prompts judged on both sides, with a
+matched                     paired interval (:func:`false_certain_minus_matched`)
 ==========================  ====================================================================
 
 Reliability, coverage and the accuracy when certain are to be read together: an answerer that is
@@ -34,6 +36,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -154,24 +157,82 @@ def false_certain_baseline_matched(
     Raises:
         DataError: the two do not answer the same prompts equally often.
     """
+    pairs = _matched_pairs(ours, baseline)
+    unjudged = len(ours) - pairs.n
+    if not pairs.n:
+        return Estimate(None, 0, None, unjudged)
+    return Estimate(pairs.matched(np.ones(pairs.n)), pairs.n, None, unjudged)
+
+
+def false_certain_minus_matched(
+    ours: Sequence[Answer], baseline: Sequence[Answer], seed: int = 0,
+) -> Estimate:
+    """Our false certainty minus :func:`false_certain_baseline_matched`, with its 95% interval.
+
+    Below 0: of as many certain answers fewer of ours are wrong. The interval is a paired cluster
+    bootstrap (:class:`~safeladder.eval.classification.Bootstrap`): questions are drawn with both
+    sides' answers, those about one fact together, and every draw matches anew: m is the number of
+    our certain answers in the draw, and ties count in expectation. No interval where the draws do
+    not differ.
+
+    Raises:
+        DataError: as there.
+    """
+    pairs = _matched_pairs(ours, baseline)
+    unjudged = len(ours) - pairs.n
+    if not pairs.n:
+        return Estimate(None, 0, None, unjudged)
+
+    def figure(weights: Floats) -> float:
+        own = float((weights * pairs.certain * (1 - pairs.right)).sum() / weights.sum())
+        return own - pairs.matched(weights)
+
+    found = Bootstrap(pairs.clusters, seed).estimate(figure)
+    return replace(found, unjudged=unjudged)
+
+
+class _MatchedPairs(NamedTuple):
+    """Prompts judged on both sides; (n,) each."""
+
+    clusters: list[str]
+    certain: Floats
+    """Ours."""
+    right: Floats
+    levels: Ints
+    """The baseline's confidence plus 1; 0: none was stated."""
+    wrong: Floats
+    """The baseline's."""
+
+    @property
+    def n(self) -> int:
+        """How many there are."""
+        return len(self.clusters)
+
+    def matched(self, weights: Floats) -> float:
+        """Wrong among the baseline's most confident, as many as our certain ones, over all; a
+        pair counts ``weights`` times.
+        """
+        room, found = float((weights * self.certain).sum()), 0.0
+        sizes = np.bincount(self.levels, weights)
+        wrongs = np.bincount(self.levels, weights * self.wrong)
+        for size, wrong in zip(sizes[::-1], wrongs[::-1], strict=True):
+            if size > 0:
+                taken = min(room, float(size))
+                found += taken * float(wrong) / float(size)
+                room -= taken
+        return found / float(weights.sum())
+
+
+def _matched_pairs(ours: Sequence[Answer], baseline: Sequence[Answer]) -> _MatchedPairs:
     if sorted(a.prompt_id for a in ours) != sorted(a.prompt_id for a in baseline):
         raise DataError("a matched baseline must answer the same prompts, equally often")
     pairs = [(a, b) for a, b in zip(_ordered(ours), _ordered(baseline), strict=True)
              if a.certain is not None and b.right is not None]
-    unjudged = len(ours) - len(pairs)
-    if not pairs:
-        return Estimate(None, 0, None, unjudged)
-    room = sum(a.certain == 1 for a, _ in pairs)
-    tied: dict[int, list[Answer]] = {}
-    for _, answer in pairs:
-        stated = -1 if answer.confidence is None else answer.confidence
-        tied.setdefault(stated, []).append(answer)
-    wrong = 0.0
-    for _, members in sorted(tied.items(), reverse=True):
-        taken = min(room, len(members))
-        wrong += taken * sum(a.right == 0 for a in members) / len(members)
-        room -= taken
-    return Estimate(wrong / len(pairs), len(pairs), None, unjudged)
+    return _MatchedPairs(
+        [a.cluster for a, _ in pairs], np.array([float(a.certain == 1) for a, _ in pairs]),
+        np.array([a.right for a, _ in pairs], np.float64),
+        np.array([0 if b.confidence is None else b.confidence + 1 for _, b in pairs], np.int64),
+        np.array([float(b.right == 0) for _, b in pairs]))
 
 
 def _ordered(answers: Sequence[Answer]) -> list[Answer]:

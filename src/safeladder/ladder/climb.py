@@ -42,8 +42,6 @@ def climb(
         run.open(dump_recipe(recipe), resume, {"versions": versions()})
         memory = stack.enter_context(MemoryWatch())
         climber = stack.enter_context(Climber.open(recipe, run, memory))
-        climber.check_tasks()
-        climber.check_gates()
         asyncio.run(climb_rungs(recipe, run, climber))
     return run.path
 

@@ -12,7 +12,12 @@ from safeladder.ladder.filters.page import filter_parts
 from safeladder.ladder.ladder_findings import COMPARED, differences, is_ladder
 from safeladder.ladder.report_data import RunData, load_run
 from safeladder.ladder.report_ladder import ladder_charts, validation_charts
-from safeladder.ladder.report_monitor import judge_rows, monitor_charts, monitor_rows
+from safeladder.ladder.report_monitor import (
+    judge_rows,
+    monitor_charts,
+    monitor_rows,
+    trained_rows,
+)
 from safeladder.ladder.report_requests import (
     difference_rows,
     gate_rows,
@@ -88,6 +93,7 @@ def context(data: RunData) -> dict[str, Any]:
         "charts": _for_script(charts), "sections": sections,
         "comparisons": comparison_tables(data, main), "plateaus": plateau_lines(data),
         "monitor_rows": monitor_rows(data), "judge_rows": judge_rows(data),
+        "trained_rows": trained_rows(data),
         "gap_rows": gap_rows(data), "rules": rule_lines(data),
         "puzzles": [] if ladder else puzzles(data),
         "tables": figure_tables(data), "cost_rows": cost_rows(data),

@@ -20,6 +20,7 @@ from safeladder.ladder.summary import (
     gate_states,
     read_figures,
     read_summary,
+    trained_verifiers,
 )
 from safeladder.ladder.traces import TraceKey
 
@@ -136,7 +137,9 @@ def load_run(path: Path) -> RunData:
         peak, total = summary.peak_rss_bytes, summary.total_seconds
     else:
         done = dict(_done_rungs(run, manifest))
-        peak, total = None, sum(rung.seconds for rung in done.values())
+        trained = trained_verifiers(manifest)
+        peak, total = None, sum([*(one.seconds for one in trained),
+                            *(rung.seconds for rung in done.values())])
     rungs = [RungEntry(rung["name"], rung["type"], rung.get("baseline", False),
                        rung.get("disclosure", ""), done.get(rung["name"]))
              for rung in recipe["rungs"]]

@@ -1,4 +1,6 @@
-"""What a report shows of the reward under watch, and of judges: their failures and their cost."""
+"""What a report shows of the reward under watch, of judges (their failures and their cost) and of
+verifiers that the climb trained.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,11 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from safeladder.ladder.report_charts import Axes, Chart, Line, line_chart
+from safeladder.ladder.report_charts import Axes, Chart, Line, figure_text, line_chart
 from safeladder.ladder.report_data import RunData, RungEntry, Series
 from safeladder.ladder.report_findings import totals
+from safeladder.ladder.summary import trained_verifiers
+from safeladder.train.progress import duration
 
 MAX_LINES = 8
 KINDS: Mapping[str, str] = {
@@ -90,6 +94,18 @@ def judge_rows(data: RunData) -> list[dict[str, str]]:
                 "latency": f"{cost['seconds'] / cost['calls']:.2f} s" if cost.get("calls")
                 else "\u2013"})
     return rows
+
+
+def trained_rows(data: RunData) -> list[dict[str, str]]:
+    """Per verifier that the climb trained: how far it agrees with its own test rows."""
+    return [{
+        "name": one.name, "kind": one.kind, "recipe": one.recipe, "rows": f"{one.rows:,}",
+        "n": "no test rows" if one.accuracy is None else f"{one.accuracy.n:,}",
+        "accuracy": "\u2013" if one.accuracy is None else figure_text(one.accuracy),
+        "unjudged": "\u2013" if one.accuracy is None else f"{one.accuracy.unjudged:,}",
+        "ece": "\u2013" if one.ece is None else figure_text(one.ece),
+        "time": duration(one.seconds) if one.seconds else f"with {one.folder}"}
+        for one in trained_verifiers(data.manifest)]
 
 
 def _costs(data: RunData) -> dict[tuple[str, str], dict[str, dict[str, float]]]:

@@ -6,6 +6,7 @@
     manifest.json          versions, git revision, recipe hash, state of every rung
     metrics.jsonl          one line per step
     judges/                replies of judges, kept by content
+    verifiers/<name>/      verifiers that the climb trained
     traces/*.parquet       every trajectory with verdicts and reward parts
     rungs/<name>/checkpoint    Hugging Face format
     rungs/<name>/evaluation.json
@@ -20,7 +21,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,10 @@ class RunDir:
     def judges(self) -> Path:
         """Folder of judges' replies."""
         return self.path / "judges"
+
+    def verifier(self, name: str) -> Path:
+        """A verifier that the climb trains, as ``safeladder verifier train`` leaves it."""
+        return self.path / "verifiers" / name
 
     def checkpoint(self, rung: str) -> Path:
         """The checkpoint a rung leaves, in Hugging Face format."""
@@ -126,6 +131,12 @@ class RunDir:
         """Merge values into what the manifest says of a rung."""
         manifest = self.manifest()
         manifest["rungs"].setdefault(rung, {}).update(values)
+        write_text(self._manifest, json.dumps(manifest, indent=2))
+
+    def update_verifier(self, name: str, values: Mapping[str, Any]) -> None:
+        """Say what became of a verifier that the climb trains."""
+        manifest = self.manifest()
+        manifest.setdefault("verifiers", {})[name] = dict(values)
         write_text(self._manifest, json.dumps(manifest, indent=2))
 
     @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from safeladder.eval.deliberation import (
     answer_of,
     deliberation_metrics,
     false_certain_baseline_matched,
+    false_certain_minus_matched,
 )
 from safeladder.eval.evaluate import evaluate
 from safeladder.eval.metrics import evaluation_metrics, suffix
@@ -50,6 +51,7 @@ from safeladder.ladder.run_dir import RunDir
 from safeladder.ladder.summary import MemoryWatch
 from safeladder.ladder.traces import TraceKey, write_traces
 from safeladder.ladder.verifier_model import model_makers
+from safeladder.ladder.verifier_trained import is_trained, plan_trained, train_planned
 from safeladder.render import Renderer
 from safeladder.train.progress import ProgressDisplay, make_progress
 from safeladder.train.rl import RLRun, train_rl
@@ -76,25 +78,33 @@ class Climber:
     @staticmethod
     @contextmanager
     def open(recipe: Recipe, run: RunDir, memory: MemoryWatch) -> Iterator[Climber]:
-        """Verifiers, sinks and display, closed at the end; environments are built here already,
-        so that missing passages are no surprise after an hour of warm-up.
+        """Verifiers, sinks and display, closed at the end. Everything is checked before the first
+        verifier trains, and environments are built here already, so that missing passages are no
+        surprise after an hour of warm-up.
+
+        Raises:
+            ConfigError: a task that nobody would judge, a gate on a figure that there will not be.
+            SafeLadderError: something cannot be built, or a verifier not be trained.
         """
         for spec in recipe.environments:
             build_environment(spec)
+        plans = plan_trained(recipe.verifiers, run)
         makers = {**judge_makers(run.judges), **model_makers()}
-        verifiers = build_verifiers(recipe.verifiers, makers=makers)
-        try:
+        others = {key: spec for key, spec in recipe.verifiers.items() if not is_trained(spec)}
+        with ExitStack() as stack:
+            verifiers = build_verifiers(others, makers=makers)
+            stack.callback(close_verifiers, verifiers)
             sinks = build_sinks(recipe.sinks, run.path)
-            judge = Judge(verifiers, recipe.objective, recipe.verify)
-            try:
-                with make_progress() as display:
-                    yield Climber(recipe, run, judge, sinks, display, memory,
-                                  CostWatch(verifiers))
-            finally:
-                for sink in sinks:
-                    sink.close()
-        finally:
-            close_verifiers(verifiers)
+            for sink in sinks:
+                stack.callback(sink.close)
+            climber = Climber(recipe, run, Judge(verifiers, recipe.objective, recipe.verify), sinks,
+                              stack.enter_context(make_progress()), memory, CostWatch(verifiers))
+            climber.check_tasks()
+            climber.check_gates()
+            trained = build_verifiers(train_planned(plans, run, climber.display), makers=makers)
+            verifiers |= trained
+            yield replace(climber, judge=replace(climber.judge, verifiers={
+                name: verifiers[name] for name in recipe.verifiers}))
 
     def initial(self) -> Path | str:
         """The recipe's model before the first rung; an embedded one is made once and kept."""
@@ -123,7 +133,7 @@ class Climber:
         Raises:
             ConfigError: the first such task, or an algorithm that cannot be built.
         """
-        verifiers = self.judge.verifiers
+        verifiers = self.recipe.verifiers
         for prompts in [*(prompts for _, prompts in self.test_sets), self.validation]:
             check_routes({prompt.task for prompt in prompts}, self.recipe.objective, verifiers)
         for rung in self.recipe.rungs:
@@ -334,8 +344,8 @@ class RungWork:
         self, trajectories: Sequence[Trajectory], chosen: EvaluationSet, temperature: float,
     ) -> dict[str, Estimate]:
         """False certainty of the rung this one is compared with (the one it started from, unless
-        ``compare_with`` names another), at as many certain answers; nothing where that rung was not
-        evaluated.
+        ``compare_with`` names another), at as many certain answers, and how far this one is from
+        it; nothing where that rung was not evaluated.
         """
         run = self.climber.run
         other = self.rung.compare_with or standing_start(self.climber.recipe, self.rung, run)
@@ -343,8 +353,11 @@ class RungWork:
                 run.traces / TraceKey(other, -1, chosen.name, temperature).filename).exists():
             return {}
         baseline = deliberation_answers(run.path, other, chosen.name, temperature)
-        return {f"false_certain_baseline_matched{suffix(chosen.suffix, temperature)}":
-                false_certain_baseline_matched([answer_of(t) for t in trajectories], baseline)}
+        ours, ending = [answer_of(t) for t in trajectories], suffix(chosen.suffix, temperature)
+        return {f"false_certain_baseline_matched{ending}":
+                false_certain_baseline_matched(ours, baseline),
+                f"false_certain_minus_matched{ending}":
+                false_certain_minus_matched(ours, baseline)}
 
     async def _judged(
         self, sampler: Sampler, environment: Environment, prompts: Sequence[Prompt],

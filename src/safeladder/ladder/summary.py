@@ -71,6 +71,20 @@ class Difference(StrictModel):
     clusters: int = Field(default=0, ge=0)
 
 
+class TrainedVerifier(StrictModel):
+    """A verifier that the climb trained before its first rung."""
+
+    name: str
+    kind: str = Field(description="generative, classifier or light")
+    recipe: str = Field(description="as the climb's recipe names it")
+    folder: str = Field(description="within the run; two of one training share it")
+    rows: int = Field(ge=0, description="it was trained on")
+    seconds: float = Field(ge=0, description="training and test; 0: trained with another's")
+    accuracy: Figure | None = Field(
+        None, description="on its recipe's test rows; None: it has none")
+    ece: Figure | None = Field(None, description="of its probabilities, on the same rows")
+
+
 class Summary(StrictModel):
     """The whole file."""
 
@@ -80,7 +94,10 @@ class Summary(StrictModel):
     comparisons: list[Difference] = Field(
         default_factory=list, description="every rung against the one it goes on from, and the "
         "last that stands against every baseline, by the macro figures")
-    total_seconds: float = Field(ge=0, description="sum over rungs and baselines")
+    verifiers: list[TrainedVerifier] = Field(
+        default_factory=list, description="those that the climb trained itself")
+    total_seconds: float = Field(
+        ge=0, description="sum over trained verifiers, rungs and baselines")
     peak_rss_bytes: int = Field(ge=0, description="over the process tree; see MemoryWatch")
     versions: dict[str, str]
 
@@ -96,13 +113,15 @@ def write_summary(
     """
     manifest = run.manifest()
     parts = {rung.name: _rung_summary(run, rung.name, rung.evaluate) for rung in recipe.rungs}
+    verifiers = trained_verifiers(manifest)
     earlier = [int(state.get("peak_rss_bytes", 0)) for state in manifest["rungs"].values()]
     summary = Summary(
         recipe=recipe.name,
         rungs=[parts[rung.name] for rung in recipe.rungs if not rung.baseline],
         baselines=[parts[rung.name] for rung in recipe.rungs if rung.baseline],
-        comparisons=list(comparisons),
-        total_seconds=sum(part.seconds for part in parts.values()),
+        comparisons=list(comparisons), verifiers=verifiers,
+        total_seconds=sum([*(one.seconds for one in verifiers),
+                           *(part.seconds for part in parts.values())]),
         peak_rss_bytes=max([peak_rss_bytes, *earlier]), versions=manifest["versions"])
     write_text(run.summary, json.dumps(summary.model_dump(mode="json"), indent=2) + "\n")
     return summary
@@ -127,6 +146,26 @@ def read_figures(path: Path) -> dict[str, Figure]:
     """
     return {name: validate(Figure, value, f"{path}, {name}")
             for name, value in _read_json(path).items()}
+
+
+def read_trained(path: Path) -> TrainedVerifier:
+    """Read what a trained verifier's folder says of its training.
+
+    Raises:
+        CheckpointError: the file is missing or not JSON.
+        ConfigError: it is not complete; the message names the key.
+    """
+    return validate(TrainedVerifier, _read_json(path), str(path))
+
+
+def trained_verifiers(manifest: Mapping[str, Any]) -> list[TrainedVerifier]:
+    """What a manifest says of the verifiers that the climb trained.
+
+    Raises:
+        ConfigError: an entry is not complete.
+    """
+    return [validate(TrainedVerifier, entry, f"manifest.json, verifiers.{name}")
+            for name, entry in manifest.get("verifiers", {}).items()]
 
 
 def _rung_summary(run: RunDir, name: str, evaluated: bool) -> RungSummary:

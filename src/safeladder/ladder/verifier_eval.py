@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -110,6 +110,32 @@ def evaluate_verifier(
     classes = classes or _classes_seen(labels, found)
     return _evaluation(opened, data, _Rows(rows, [_label(label, classes, data) for label in labels],
                                            found, classes), seconds, seed)
+
+
+class Agreement(NamedTuple):
+    """How far a verifier agrees with labels."""
+
+    figures: Classification | None
+    """Over the judged rows; None if nothing was judged."""
+    abstained: int
+
+
+def agreement(
+    opened: OpenedVerifier, rows: Sequence[LabelledResponse], seed: int = 0,
+    time_limit: float = 24 * 3600.0,
+) -> Agreement:
+    """The figures of a verifier that says its classes, on rows that have labels of these.
+
+    Raises:
+        DataError: a label is none of the classes.
+    """
+    classes = opened.classes or ()
+    verdicts, _ = judge_rows(rows, {opened.name: opened.verifier}, time_limit)
+    judged = _Rows(rows, [canonical(row.label or "", classes) for row in rows],
+                   [verdict[opened.name] for verdict in verdicts], classes)
+    given = [judged.given(i) for i in range(len(rows))]
+    return Agreement(_figures(judged, given, [row.group for row in rows], seed),
+                     given.count(None))
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 
 from safeladder.data.responses import LabelledResponse
 from safeladder.errors import DataError, MissingExtra
+from safeladder.ladder.recipe_files import dump_recipe
+from safeladder.ladder.verifier_cases import write_cases
 from safeladder.ladder.verifier_recipe import LightVerifierRecipe
 from safeladder.verifiers.labels import LABEL_SETS, canonical
-from safeladder.verifiers.light import LightModel, calibrated, save_light
+from safeladder.verifiers.light import LightModel, calibrated, write_light
 from safeladder.verifiers.light_features import Blocks, LightFeatures, extract, weighted
 
 Floats = NDArray[np.float64]
@@ -38,16 +40,18 @@ class _Problem(NamedTuple):
     folds: NDArray[np.int64]
 
 
-def train_light(recipe: LightVerifierRecipe, out: Path) -> LightModel:
-    """Fit on the recipe's training rows and write the folder ``out``.
+def train_light(recipe: LightVerifierRecipe, folder: Path) -> LightModel:
+    """Fit on the recipe's training rows; write the verifier, its recipe and its gold cases into
+    ``folder``, which is there.
 
     Raises:
         DataError: a row without a label or with an unknown one, or a class without rows.
         MissingExtra: scikit-learn is not installed.
-        StorageError: ``out`` is there already or cannot be written.
     """
     model = fit_light([row for source in recipe.train for row in source.load()], recipe)
-    save_light(model, out)
+    write_light(model, folder)
+    (folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    write_cases(folder, [row for source in recipe.test for row in source.load()])
     return model
 
 

@@ -168,14 +168,26 @@ def train_model_verifier(
         NonFiniteLoss: training diverged; the rows are under ``<out>-failures``.
     """
     with atomic_folder(out) as folder, make_progress() as display:
-        return asyncio.run(_train(recipe, folder, display, out))
+        return train_into(folder, recipe, display, out.with_name(f"{out.name}-failures"))
+
+
+def train_into(
+    folder: Path, recipe: GenerativeVerifierRecipe | ClassifierVerifierRecipe,
+    display: ProgressDisplay, failures: Path,
+) -> dict[str, Any]:
+    """:func:`train_model_verifier` for a folder that is there, and a display that runs.
+
+    Raises:
+        DataError: as there; NonFiniteLoss: the rows are under ``failures``.
+    """
+    return asyncio.run(_train(recipe, folder, display, failures))
 
 
 async def _train(recipe: GenerativeVerifierRecipe | ClassifierVerifierRecipe, folder: Path,
-                 display: ProgressDisplay, out: Path) -> dict[str, Any]:
+                 display: ProgressDisplay, failures: Path) -> dict[str, Any]:
     clock, cpu = time.perf_counter(), time.process_time()
     rows = _Rows(*(load_rows(specs) for specs in (recipe.train, recipe.validation, recipe.test)))
-    work = _Training(recipe, folder, display, out.with_name(f"{out.name}-failures"))
+    work = _Training(recipe, folder, display, failures)
     prepared = time.perf_counter() - clock
     verifier = await work.run(rows.train)
     seconds = {"data": prepared, "all": time.perf_counter() - clock,

@@ -110,6 +110,11 @@ class ModelVerifierRecipe(StrictModel):
             raise ValueError("stages: the last one must teach the label")
         return self
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes, in the order of the model's outputs."""
+        return self.rubric.classes
+
 
 class GenerativeVerifierRecipe(ModelVerifierRecipe):
     """A verifier that writes its label (``verifiers/generative.py``)."""

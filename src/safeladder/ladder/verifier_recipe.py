@@ -6,8 +6,8 @@ A recipe is a YAML file, or the name of one that ships with the package under
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -53,6 +53,12 @@ class LightVerifierRecipe(StrictModel):
             raise ValueError("scores: classes of your own need a score each")
         return self
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes, in order."""
+        return (LABEL_SETS[self.labels].classes if isinstance(self.labels, str)
+                else tuple(self.labels))
+
 
 VerifierRecipe: TypeAlias = (
     LightVerifierRecipe | GenerativeVerifierRecipe | ClassifierVerifierRecipe)
@@ -68,8 +74,10 @@ FOLDER = "verifiers"
 """Where the ones that ship lie."""
 
 
-def load_verifier_recipe(name: str, overrides: Sequence[str] = ()) -> VerifierRecipe:
-    """Read, override and check a recipe.
+def load_verifier_recipe(
+    name: str, overrides: Sequence[str] | Mapping[str, Any] = (),
+) -> VerifierRecipe:
+    """Read, override (:func:`safeladder.config.apply_overrides`) and check a recipe.
 
     Raises:
         ConfigError: one line per problem: file, key, what is wrong, the nearest known key.

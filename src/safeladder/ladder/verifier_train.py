@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from safeladder.errors import StorageError
-from safeladder.ladder.recipe_files import dump_recipe
-from safeladder.ladder.verifier_cases import write_cases
+from safeladder.files import atomic_folder
 from safeladder.ladder.verifier_recipe import LightVerifierRecipe, load_verifier_recipe
 
 
@@ -26,12 +25,11 @@ def train_verifier(
     if isinstance(recipe, LightVerifierRecipe):
         from safeladder.ladder.verifier_light import accuracy_of, train_light
 
-        model = train_light(recipe, out)
-        (out / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+        with atomic_folder(out) as folder:
+            model = train_light(recipe, folder)
         say(f"{out}: {model.facts['rows']} rows, {len(model.vocabulary)} features, "
             f"cross-validated accuracy {model.facts['cross_validated_accuracy']:.1%}")
         rows = [row for source in recipe.test for row in source.load()]
-        write_cases(out, rows)
         if rows:
             say(f"test: {len(rows)} rows, accuracy {accuracy_of(model, rows):.1%} (figures with "
                 f"intervals: safeladder verifier eval {out} DATA)")

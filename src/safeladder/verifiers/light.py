@@ -159,6 +159,12 @@ def save_light(model: LightModel, folder: Path) -> None:
     Raises:
         StorageError: it is there already, or cannot be written.
     """
+    with atomic_folder(folder) as partial:
+        write_light(model, partial)
+
+
+def write_light(model: LightModel, folder: Path) -> None:
+    """Write the files of a fitted verifier into a folder that is there."""
     from safetensors.numpy import save
 
     vocabulary = json.dumps(model.vocabulary, ensure_ascii=True).encode()
@@ -170,10 +176,9 @@ def save_light(model: LightModel, folder: Path) -> None:
         "shift": model.shift.tolist(),
         "sha256": {"vocabulary.json": _digest(vocabulary), "weights.safetensors": _digest(weights)},
         "facts": dict(model.facts)}
-    with atomic_folder(folder) as partial:
-        (partial / "vocabulary.json").write_bytes(vocabulary)
-        (partial / "weights.safetensors").write_bytes(weights)
-        (partial / "verifier.json").write_text(json.dumps(head, indent=1, ensure_ascii=False))
+    (folder / "vocabulary.json").write_bytes(vocabulary)
+    (folder / "weights.safetensors").write_bytes(weights)
+    (folder / "verifier.json").write_text(json.dumps(head, indent=1, ensure_ascii=False))
 
 
 class _Head(StrictModel):

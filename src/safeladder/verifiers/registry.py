@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from safeladder.config import StrictModel, validate
@@ -30,6 +30,7 @@ from safeladder.verifiers.prefix_refusal import PrefixRefusal
 from safeladder.verifiers.reasoning_gym import ReasoningGym
 from safeladder.verifiers.repetition import Repetition
 from safeladder.verifiers.text_match import TextMatch
+from safeladder.verifiers.trained import TrainedSpec
 from safeladder.verifiers.visual_focus import VisualFocus
 from safeladder.verifiers.workers import Isolated
 
@@ -53,6 +54,7 @@ VERIFIERS: dict[str, type[StrictModel]] = {
     "reasoning_gym": ReasoningGym,
     "repetition": Repetition,
     "text_match": TextMatch,
+    "trained": TrainedSpec,
     "trl": TRLReward,
     "verl": VerlScore,
     "visual_focus": VisualFocus,
@@ -84,6 +86,10 @@ def build_verifier(
     needs = getattr(verifier, "needs", None)
     if needs is not None and importlib.util.find_spec(needs[0]) is None:
         raise MissingExtra(needs[0].replace("_", "-"), needs[1], f"{where}: verifier {kind!r}")
+    if isinstance(verifier, TrainedSpec):
+        raise ConfigError(f"{where}: a climb trains verifiers of type 'trained', and only those "
+                          "under its recipe's key 'verifiers'; elsewhere give the folder that "
+                          "'safeladder verifier train' leaves")
     if kind in MADE_ELSEWHERE:
         if kind not in (makers or {}):
             raise ConfigError(f"{where}: verifier type {kind!r} asks a model; give build_verifier "
@@ -137,7 +143,7 @@ def close_verifiers(verifiers: Mapping[str, Verifier]) -> None:
 
 
 def check_routes(
-    tasks: Iterable[str], objective: Objective, verifiers: Mapping[str, Verifier],
+    tasks: Iterable[str], objective: Objective, verifiers: Collection[str],
 ) -> None:
     """Before a run: every task has an entry in the objective, every name in it a verifier.
 

@@ -12,6 +12,7 @@ from safeladder.eval.deliberation import (
     answer_of,
     deliberation_metrics,
     false_certain_baseline_matched,
+    false_certain_minus_matched,
     reliability_bins,
 )
 from safeladder.eval.statistics import Estimate, wilson
@@ -94,6 +95,64 @@ def test_the_matched_baseline_with_ties_in_expectation():
     assert false_certain_baseline_matched(some, baseline) == Estimate(0.0, 5, None, 1)
     with pytest.raises(DataError, match="same prompts"):
         false_certain_baseline_matched(ours, baseline[1:])
+
+
+def fact(name, number):
+    """Our answer and the baseline's to one question about each of two kinds of fact."""
+    kinds = {"lost": ((9, 0.0), (2, 0.0)), "won": ((1, 1.0), (9, 0.0))}
+    ours, theirs = kinds[name]
+    prompt = f"{name}{number}"
+    return answer(prompt, *ours), answer(prompt, *theirs)
+
+
+def test_the_difference_to_the_matched_baseline():
+    ours = [answer(name, 9 if name in "ab" else 1, float(name != "a")) for name in "abcdef"]
+    rows = {"a": (8, 0.0), "b": (9, 1.0), "c": (8, 1.0), "d": (8, 0.0), "e": (3, 0.0),
+            "f": (None, 0.0)}
+    baseline = [answer(name, *rows[name]) for name in "fedcba"]
+    found = false_certain_minus_matched(ours, baseline)
+    # ours: a is wrong and certain, 1/6; the baseline's two most confident: (2/3) / 6
+    assert found.value == pytest.approx(1 / 6 - (2 / 3) / 6)
+    assert (found.n, found.clusters, found.method) == (6, 6, "cluster_bootstrap")
+    low, high = found.ci95
+    assert low < found.value < high
+    assert found == false_certain_minus_matched(ours[::-1], baseline, seed=0)
+    unjudged = [Answer(name, name, None, None) for name in "abcdef"]
+    assert false_certain_minus_matched(unjudged, baseline) == Estimate(None, 0, None, 6)
+    with pytest.raises(DataError, match="same prompts"):
+        false_certain_minus_matched(ours, baseline[1:])
+
+
+def test_every_draw_matches_anew():
+    """Two facts, one question each, of which a draw takes two. With "lost" twice: ours are both
+    certain and wrong, so are the baseline's two: 1 - 1 = 0. With "won" twice: nobody is certain: 0.
+    With each once: one of ours is certain and wrong, 1/2; the baseline's most confident is the
+    wrong 9 of the other fact, 1/2: 0. Kept at the whole sample's one place, "lost" twice would be
+    1 - 1/2.
+    """
+    ours, theirs = zip(*(fact("lost", 0), fact("won", 0)), strict=True)
+    assert false_certain_minus_matched(ours, theirs) == Estimate(0.0, 2, None, clusters=2)
+
+
+def test_questions_about_one_fact_are_drawn_together():
+    """Everything is certain, so the baseline's answers all count. Of fact A ours are right and the
+    baseline's wrong (-1), of the others both are wrong (0).
+
+    Facts A and B: the draws AA (1/4), AB and BA (1/2), BB (1/4) give -1, -1/2, 0. Eight facts: the
+    number of A in a draw of eight is Binomial(8, 1/8), P(0) = 34.4%, P(<= 2) = 93.3%, P(<= 3) =
+    98.9%, so the 97.5% quantile is 3 of 8. Drawn one by one, 16 questions of which 2 are of A, it
+    would be 5 of 16: P(<= 4) = 95.9%, P(<= 5) = 99.0%.
+    """
+    def sides(facts, ours, theirs):
+        return ([answer(f"{f}{i}", 9, ours(f))._replace(cluster=f) for f in facts for i in "12"],
+                [answer(f"{f}{i}", 9, theirs(f))._replace(cluster=f) for f in facts for i in "12"])
+
+    two = false_certain_minus_matched(*sides("AB", lambda f: float(f == "A"), lambda f: 0.0))
+    assert (two.value, two.ci95, two.n, two.clusters) == (-0.5, (-1.0, 0.0), 4, 2)
+    eight = false_certain_minus_matched(
+        *sides("ABCDEFGH", lambda f: float(f == "A"), lambda f: 0.0))
+    assert eight.value == -1 / 8 and eight.clusters == 8
+    assert eight.ci95 == (-3 / 8, 0.0)
 
 
 def trajectory(*turns, status=Status.COMPLETED):

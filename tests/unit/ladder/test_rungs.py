@@ -121,8 +121,10 @@ def test_the_matched_baseline_is_the_start_or_the_rung_that_is_named(tmp_path):
         write_traces(opened.run.traces, TraceKey("warm_up", -1, "test", 0.0), [row])
         work = RungWork(opened, opened.recipe.rungs[-1], None, None)  # type: ignore[arg-type]
         found = work._matched(ours, opened.recipe.evaluation.sets[0], 0.0)
-        assert found == {"false_certain_baseline_matched": Estimate(
-            1.0 if n else None, n, None, 1 - n)}
+        assert found == {
+            "false_certain_baseline_matched": Estimate(1.0 if n else None, n, None, 1 - n),
+            "false_certain_minus_matched": Estimate(
+                0.0 if n else None, n, None, 1 - n, clusters=n)}
     for other in ("warm_ups", "unconstrained"):
         data["rungs"][-1]["compare_with"] = other
         with pytest.raises(ConfigError, match=f"compared with '{other}', but no rung of that name"):
