@@ -63,13 +63,14 @@ def _listed(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
-def difference_text(difference: PairedDifference | Difference) -> str:
-    """``+36.3 points [+31.6, +41.0]``; points are percentage points."""
+def difference_text(difference: PairedDifference | Difference, unit: str = "points") -> str:
+    """``+36.3 points [+31.6, +41.0]``; points are percentage points, other units as they are."""
     if difference.value is None:
         return "not judged"
-    text = f"{100 * difference.value:+.1f} points"
+    scale = 100 if unit == "points" else 1
+    text = f"{scale * difference.value:+.1f} {unit}"
     if difference.ci95:
-        text += f" [{100 * difference.ci95[0]:+.1f}, {100 * difference.ci95[1]:+.1f}]"
+        text += f" [{scale * difference.ci95[0]:+.1f}, {scale * difference.ci95[1]:+.1f}]"
     return text
 
 

@@ -93,7 +93,7 @@ class Summary(StrictModel):
     baselines: list[RungSummary]
     comparisons: list[Difference] = Field(
         default_factory=list, description="every rung against the one it goes on from, and the "
-        "last that stands against every baseline, by the macro figures")
+        "last that stands against the first and every baseline")
     verifiers: list[TrainedVerifier] = Field(
         default_factory=list, description="those that the climb trained itself")
     total_seconds: float = Field(

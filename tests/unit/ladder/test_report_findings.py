@@ -143,6 +143,8 @@ def test_differences_as_text() -> None:
         "+36.3 points [+31.6, +41.0]"
     assert difference_text(PairedDifference(-0.02, 9, None, 0, (-0.02,))) == "-2.0 points"
     assert difference_text(PairedDifference(None, 0, None, 9, ())) == "not judged"
+    assert difference_text(PairedDifference(-2.5, 9, (-3.25, -1), 0, (-2.5,)), "tokens") == \
+        "-2.5 tokens [-3.2, -1.0]"
 
 
 def test_a_running_mean_shrinks_at_the_ends() -> None:
