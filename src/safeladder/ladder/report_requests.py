@@ -80,7 +80,8 @@ def difference_rows(found: Sequence[Difference]) -> list[dict[str, str]]:
     """Paired differences, ready to print."""
     return [{"figure": label(d.figure), "rungs": f"{d.after} against {d.before}",
              "difference": difference_text(
-                 d, "tokens" if d.figure.startswith("tokens") else "points"), "n": f"{d.n:,}", "unjudged": f"{d.unjudged:,}"}
+                 d, "tokens" if d.figure.startswith("tokens") else "points"),
+             "n": f"{d.n:,}", "unjudged": f"{d.unjudged:,}"}
             for d in found]
 
 
