@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: climb docs test acceptance lint report clean
+.PHONY: climb climb-full climb-logic docs test acceptance lint report clean
 
 $(STAMP)-core: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -18,11 +18,21 @@ $(STAMP)-core: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
+$(STAMP)-search: $(STAMP)-core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[search]'
+	touch $@
+
 $(STAMP)-dev: $(STAMP)-core
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-climb: $(STAMP)-core  ## train a reasoning model from nothing, on a CPU, in minutes
+climb: $(STAMP)-search  ## a small vision-language model up all four rungs, on a CPU, in minutes
+	$(BIN)/safeladder climb
+
+climb-full: $(STAMP)-search  ## the same with a larger budget and model, in an hour
+	$(BIN)/safeladder climb climb_full
+
+climb-logic: $(STAMP)-core  ## a model that reasons through logic puzzles, from nothing
 	$(BIN)/safeladder climb first_climb
 
 test: $(STAMP)-dev lint  ## static checks and the test suite

@@ -38,7 +38,7 @@ def _root(
 @app.command()
 def climb(
     recipe: Annotated[str, typer.Argument(
-        help="A recipe file, or the name of one that ships with the package.")],
+        help="A recipe file, or the name of one that ships with the package.")] = "climb",
     set_: Annotated[list[str] | None, typer.Option(
         "--set", metavar="A.B=C", help="Override a recipe value; repeatable. List items by "
         "number or name: rungs.logic_rl.settings.num_steps=10.")] = None,

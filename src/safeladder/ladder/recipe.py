@@ -2,7 +2,8 @@
 
 A recipe is a YAML file; ``safeladder climb NAME --set a.b=c`` reads it into these models and
 writes the resolved form into the run directory. Every key has one reader. A recipe that begins with
-``extends: OTHER`` says only what differs from the other one.
+``extends: OTHER`` says only what differs from the other one, ``like: RUNG`` the same of a rung (what it must hold,
+and what it is compared with, stay its own).
 """
 
 from __future__ import annotations

@@ -36,15 +36,44 @@ def find_recipe(name: str, folder: str = "") -> Path:
 
 
 def read_recipe(path: Path, folder: str = "") -> dict[str, Any]:
-    """A recipe's mapping; ``extends: NAME`` puts it on top of another recipe of its kind.
+    """A recipe's mapping; ``extends: NAME`` puts it on top of another recipe of its kind, and
+    ``like: NAME`` a rung on top of another rung.
 
     Raises:
-        ConfigError: a file that is not there, or no YAML mapping.
+        ConfigError: a file or rung that is not there, or no YAML mapping.
     """
+    return _with_likes(_read(path, folder), path)
+
+
+def _read(path: Path, folder: str) -> dict[str, Any]:
     data = read_yaml(path)
     base = data.pop("extends", None)
-    return data if base is None else merge(
-        read_recipe(find_recipe(str(base), folder), folder), data)
+    return data if base is None else merge(_read(find_recipe(str(base), folder), folder), data)
+
+
+_OWN = ("name", "like", "gates", "on_failure", "retry", "compare_with", "baseline")
+"""Keys that a rung does not take from the one that it is like."""
+
+
+def _with_likes(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Every rung with ``like`` as that rung, which stands before it, with what it says itself."""
+    rungs = data.get("rungs")
+    if not isinstance(rungs, list):
+        return data
+    known: dict[str, dict[str, Any]] = {}
+    whole = []
+    for rung in rungs:
+        if isinstance(rung, dict) and "like" in rung:
+            other = known.get(str(rung["like"]))
+            if other is None:
+                raise ConfigError(f"{path}: rungs.{rung.get('name')}.like: no rung before it is "
+                                  f"named {rung['like']!r} (there are: {', '.join(known)})")
+            rung = merge({key: value for key, value in other.items() if key not in _OWN},
+                         {key: value for key, value in rung.items() if key != "like"})
+        if isinstance(rung, dict):
+            known[str(rung.get("name"))] = rung
+        whole.append(rung)
+    return {**data, "rungs": whole}
 
 
 def dump_recipe(recipe: BaseModel) -> str:

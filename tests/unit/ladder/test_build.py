@@ -13,7 +13,7 @@ from safeladder.algos.presets import build_algorithm
 from safeladder.config import validate
 from safeladder.data.knights_knaves.compact import draw_puzzle, puzzle_text, response_text
 from safeladder.data.sources import TraceAnswersSource, build_source
-from safeladder.errors import TooManyAbstentions
+from safeladder.errors import ConfigError, TooManyAbstentions
 from safeladder.ladder.build import check_failures, check_judged, load_prompts, supervised_rows
 from safeladder.ladder.embedded import train_tokenizer
 from safeladder.ladder.recipe import Recipe, load_recipe
@@ -87,6 +87,26 @@ def test_the_recipe_in_the_readme_is_valid():
     text = (Path(__file__).parents[3] / "README.md").read_text()
     block = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert validate(Recipe, yaml.safe_load(block[1]), "README.md").name == "mine"
+
+
+def test_a_rung_is_written_by_its_difference_from_another(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: first_climb\nname: mine\nrungs:\n"
+                    "  - {name: logic_rl, gates: [{figure: format, minimum: 0.5}]}\n"
+                    "  - {name: short, like: logic_rl, baseline: true, start_from: cot_sft,\n"
+                    "     algorithm: {preset: grpo, kl: null}, settings: {num_steps: 7}}\n"
+                    "  - {name: shorter, like: short, settings: {num_steps: 3}}\n")
+    rungs = load_recipe(str(path), []).by_name
+    long, short, shorter = rungs["logic_rl"], rungs["short"], rungs["shorter"]
+    assert long.gates and not short.gates  # what a rung must hold is its own
+    assert short.baseline and not shorter.baseline
+    assert short.settings == long.settings.model_copy(update={"num_steps": 7})
+    assert short.data == long.data and short.algorithm == {"preset": "grpo", "kl": None}
+    assert shorter.settings.num_steps == 3 and shorter.algorithm == short.algorithm
+    assert shorter.start_from == "cot_sft"
+    path.write_text("extends: first_climb\nname: mine\nrungs:\n  - {name: x, like: logik_rl}\n")
+    with pytest.raises(ConfigError, match=r"rungs.x.like: no rung before it is named 'logik_rl'"):
+        load_recipe(str(path), [])
 
 
 def test_a_row_says_whether_every_message_of_the_assistant_is_imitated(tmp_path):
