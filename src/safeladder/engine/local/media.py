@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,22 @@ from safeladder.errors import MissingExtra, ModelError
 from safeladder.types import IntArray, Media
 
 
+@dataclass(frozen=True, eq=False)
+class ExpandedImage:
+    """One image of a row."""
+
+    media: Media
+    tensors: dict[str, Tensor]
+    """``pixel_values`` and what else the processor makes; first axis counts images or patches."""
+    places: IntArray
+    """(n,) where its image tokens are in the row; row breaks and the like are no image tokens."""
+
+    @property
+    def digest(self) -> str:
+        """Equal for images of equal content."""
+        return self.media.digest
+
+
 @dataclass(frozen=True)
 class ExpandedRow:
     """One row as the model sees it."""
@@ -30,8 +47,29 @@ class ExpandedRow:
     """(S,) ids with every image at its full length."""
     positions: IntArray
     """(T,) for each token id given, where it (of an image: its last position) is in the row."""
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    """``pixel_values`` and what else the processor makes; first axis counts images or patches."""
+    images: tuple[ExpandedImage, ...] = ()
+    axes: Tensor | None = None
+    """(3, S) positions in a model that counts them along three axes, once
+    :meth:`~safeladder.engine.local.vision.ImageEncoder.located` has set them; None: 0, 1, 2, ..."""
+
+    @property
+    def offset(self) -> int:
+        """Position of the token after the row, less the row's length: 0 or less."""
+        return 0 if self.axes is None else int(self.axes.max()) + 1 - self.axes.shape[1]
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """Those of all images, joined.
+
+        Raises:
+            ModelError: they do not fit together.
+        """
+        return concatenate([image.tensors for image in self.images])
+
+    @cached_property
+    def image_places(self) -> IntArray:
+        """(n,) where the image tokens are."""
+        return np.concatenate([np.zeros(0, np.int64), *(image.places for image in self.images)])
 
 
 def expand_row(
@@ -53,17 +91,19 @@ def expand_row(
         raise ModelError(f"{found} image tokens ({token}) in the ids of {len(media)} images: "
                          "give exactly one per image; the engine expands them")
     pieces: list[IntArray] = []
-    tensors: list[dict[str, Tensor]] = []
+    images: list[ExpandedImage] = []
     lengths = np.ones(len(ids), dtype=np.int64)
     start = 0
     for place, item in zip(np.flatnonzero(ids == token_id).tolist(), media, strict=True):
         image_ids, image_tensors = _process(loaded.processor, token, item)
         pieces += [ids[start:place], image_ids]
-        tensors.append(image_tensors)
+        first = place + int((lengths[:place] - 1).sum())
+        images.append(ExpandedImage(
+            item, image_tensors, first + np.flatnonzero(image_ids == token_id)))
         lengths[place] = len(image_ids)
         start = place + 1
     expanded = np.concatenate([*pieces, ids[start:]])
-    return ExpandedRow(expanded, np.cumsum(lengths) - 1, concatenate(tensors))
+    return ExpandedRow(expanded, np.cumsum(lengths) - 1, tuple(images))
 
 
 def media_inputs(

@@ -231,7 +231,7 @@ class LocalChoices(_Pooled[FloatArray]):
 
 def _longer(row: ExpandedRow, ids: Sequence[int]) -> ExpandedRow:
     more = np.asarray(ids, np.int64)
-    return ExpandedRow(np.concatenate([row.token_ids, more]), row.positions, row.tensors)
+    return ExpandedRow(np.concatenate([row.token_ids, more]), row.positions, row.images)
 
 
 def _summed(logits: Tensor, targets: Sequence[int]) -> Tensor:
