@@ -7,7 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 import torch
-from tiny_decoders import EOS, prompts, tiny, tiny_with_images
+from tiny_decoders import EOS, IMAGE_TOKENS, prompts, tiny, tiny_with_images
 
 from safeladder.engine.base import Capability, SamplingParams
 from safeladder.engine.local.media import expand_row, media_inputs
@@ -26,7 +26,7 @@ LARGE = [Media(pixels=np.random.default_rng(i).integers(0, 255, shape, np.uint8)
          for i, shape in enumerate([(16, 16, 3), (24, 16, 3)])]
 
 
-@pytest.fixture(scope="module", params=["llava", "qwen2.5-vl"])
+@pytest.fixture(scope="module", params=IMAGE_TOKENS)
 def loaded(request: pytest.FixtureRequest) -> LoadedModel:
     return tiny_with_images(request.param)
 

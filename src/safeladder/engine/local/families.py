@@ -1,9 +1,9 @@
 """The Hugging Face decoder families whose layers this engine computes itself.
 
 :meth:`DecoderSpec.from_model` exposes the live parameters of a Llama-shaped decoder (Llama,
-Mistral, Qwen2, Qwen3, alone or as the language model inside LLaVA and Qwen2.5-VL, whose images
-:mod:`.vision` turns into embeddings). The hand-written sampler and the packed training forward
-read them; nothing is copied.
+Mistral, Qwen2, Qwen3, alone or as the language model inside LLaVA, InternVL, Qwen2-VL and
+Qwen2.5-VL, whose images :mod:`.vision` turns into embeddings). The hand-written sampler and the
+packed training forward read them; nothing is copied.
 
 A model is recognised by the classes of its parts, and everything that the fast paths do not
 compute makes ``from_model`` return ``None`` (the caller then goes through
@@ -26,14 +26,17 @@ _DECODERS = {
     "MistralModel": "mistral",
     "Qwen2Model": "qwen2",
     "Qwen3Model": "qwen3",
+    "Qwen2VLTextModel": "qwen2_vl",
     "Qwen2_5_VLTextModel": "qwen2_5_vl",
 }
-_NORMS = {"LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", "Qwen2_5_VLRMSNorm"}
+_NORMS = {"LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", "Qwen2VLRMSNorm",
+          "Qwen2_5_VLRMSNorm"}
 _ATTENTIONS = {"LlamaAttention", "MistralAttention", "Qwen2Attention", "Qwen3Attention",
-               "Qwen2_5_VLAttention"}
+               "Qwen2VLAttention", "Qwen2_5_VLAttention"}
 _MLPS = {"LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP"}
 _CAUSAL_LMS = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM",
-               "LlavaForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"}
+               "LlavaForConditionalGeneration", "InternVLForConditionalGeneration",
+               "Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"}
 # Their frequencies are fixed when the model is made; "dynamic" and "longrope" follow the length.
 _STATIC_ROPE = {"default", "linear", "llama3", "yarn"}
 

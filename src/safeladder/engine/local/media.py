@@ -8,10 +8,12 @@ processor alone, so the placeholder is expanded here, once, and nowhere else.
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -95,7 +97,7 @@ def expand_row(
     lengths = np.ones(len(ids), dtype=np.int64)
     start = 0
     for place, item in zip(np.flatnonzero(ids == token_id).tolist(), media, strict=True):
-        image_ids, image_tensors = _process(loaded.processor, token, item)
+        image_ids, image_tensors = _processed(loaded.processor, token, item)
         pieces += [ids[start:place], image_ids]
         first = place + int((lengths[:place] - 1).sum())
         images.append(ExpandedImage(
@@ -145,6 +147,48 @@ def concatenate(tensors: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         shapes = sorted({str(tuple(part["pixel_values"].shape[1:])) for part in tensors})
         raise ModelError(f"images of one batch differ in shape ({', '.join(shapes)}): "
                          "resize them, or train with one row per micro-batch") from error
+
+
+class _Processed:
+    """What one processor made of the images seen last, by their content.
+
+    An image comes back: with every row of its group, from sampling to training, in the next epoch.
+    """
+
+    max_bytes = 1 << 26
+
+    def __init__(self) -> None:
+        self._images: OrderedDict[str, tuple[IntArray, dict[str, Tensor]]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, digest: str) -> tuple[IntArray, dict[str, Tensor]] | None:
+        if digest in self._images:
+            self._images.move_to_end(digest)
+        return self._images.get(digest)
+
+    def keep(self, digest: str, made: tuple[IntArray, dict[str, Tensor]]) -> None:
+        self._images[digest] = made
+        self._bytes += self._size(made)
+        while self._bytes > self.max_bytes:
+            self._bytes -= self._size(self._images.popitem(last=False)[1])
+
+    def _size(self, made: tuple[IntArray, dict[str, Tensor]]) -> int:
+        return made[0].nbytes + sum(value.nbytes for value in made[1].values())
+
+
+_PROCESSED: WeakKeyDictionary[Any, _Processed] = WeakKeyDictionary()
+
+
+def _processed(
+    processor: ProcessorMixin, token: str, item: Media,
+) -> tuple[IntArray, dict[str, Tensor]]:
+    """As :func:`_process`, but made once for images of equal content that come again soon."""
+    known = _PROCESSED.setdefault(processor, _Processed())
+    made = known.get(item.digest)
+    if made is None:
+        made = _process(processor, token, item)
+        known.keep(item.digest, made)
+    return made
 
 
 def _process(

@@ -49,7 +49,7 @@ class _Gradients:
         self.add_vision(other.vision)
 
     def add_vision(self, parts: Sequence[Tensor | None]) -> None:
-        self.vision[:] = [part if total is None else total if part is None else total.add_(part)
+        self.vision[:] = [added(total, part)
                           for total, part in zip(self.vision, parts, strict=True)]
 
 
@@ -115,8 +115,10 @@ class PackedPath:
             first.add(other)
         self._folding.unfold(first.decoder, gradient_of)
         for parameter, total in zip(seeing, first.vision, strict=True):
+            if total is None:
+                continue
             target = gradient_of(parameter)
-            if target is not None and total is not None:
+            if target is not None:
                 target.add_(total)
         return sum((stats[index] for index in sorted(stats)), Stats())
 
@@ -199,6 +201,17 @@ class PackedPath:
             wait(jobs)
         for job in jobs:
             job.result()
+
+
+def added(total: Tensor | None, part: Tensor | None) -> Tensor | None:
+    """The sum of two gradients, of which None is nothing; ``total`` is overwritten.
+
+    The first part is copied: of two parameters that meet in a sum, such as class and position
+    embeddings, autograd may return views of one gradient.
+    """
+    if part is None:
+        return total
+    return part.clone() if total is None else total.add_(part)
 
 
 def deal(sizes: Sequence[int], num_workers: int) -> list[list[int]]:

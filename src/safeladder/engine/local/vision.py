@@ -26,6 +26,7 @@ from safeladder.types import Media
 
 _MODELS = {"LlavaModel", "InternVLModel", "Qwen2VLModel", "Qwen2_5_VLModel"}
 _PROBE_SIZE = (64, 96, 3)
+_MAX_KNOWN_AXES = 4096
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class ImageEncoder:
         self._loaded, self._base = loaded, base
         model: Any = base
         self._features: Callable[..., Any] = model.get_image_features
+        self._known_axes: dict[tuple[bytes, bytes], Tensor] = {}
         self._rope_index: Callable[..., Any] | None = getattr(model, "get_rope_index", None)
 
     @classmethod
@@ -102,14 +104,29 @@ class ImageEncoder:
         """The row with its positions, where the model counts them along three axes."""
         if self._rope_index is None or not row.images:
             return row
-        ids = torch.from_numpy(row.token_ids)
-        asked = {"input_ids": ids[None], "image_grid_thw": row.tensors["image_grid_thw"]}
+        known = self._axes(row)
+        rest = torch.arange(len(row.token_ids) - known.shape[1]) + int(known.max()) + 1
+        return replace(row, axes=torch.cat([known, rest.expand(3, -1)], dim=1))
+
+    def _axes(self, row: ExpandedRow) -> Tensor:
+        """(3, n) positions up to the last token of the last image. They depend on where images
+        stand and how large they are, which is alike in many rows.
+        """
+        assert self._rope_index is not None
+        grids = torch.cat([image.tensors["image_grid_thw"] for image in row.images])
+        key = (row.image_places.tobytes(), grids.numpy(force=True).tobytes())
+        if key in self._known_axes:
+            return self._known_axes[key]
+        ids = torch.from_numpy(row.token_ids[: row.image_places[-1] + 1])
+        asked = {"input_ids": ids[None], "image_grid_thw": grids}
         if "mm_token_type_ids" in inspect.signature(self._rope_index).parameters:
             kinds = torch.zeros_like(ids)
             kinds[torch.from_numpy(row.image_places)] = 1
             asked["mm_token_type_ids"] = kinds[None]
-        positions: Tensor = self._rope_index(**asked)[0]
-        return replace(row, axes=positions[:, 0])
+        axes: Tensor = self._rope_index(**asked)[0][:, 0]
+        if len(self._known_axes) < _MAX_KNOWN_AXES:
+            self._known_axes[key] = axes
+        return axes
 
     def seen(self, rows: Sequence[ExpandedRow | None], starts: Sequence[int]) -> list[Seen | None]:
         """What a decoder needs of each row from its token ``start`` on; None for text.
