@@ -234,5 +234,5 @@ def test_an_error_of_the_vision_tower_reaches_everyone_who_waits(
         return await asyncio.wait_for(asyncio.gather(
             sampler.sample(row_with_image(loaded, 1), GREEDY, 2, LARGE[:1]),
             sampler.sample(row_with_image(loaded, 2), GREEDY, 2, LARGE[:1]),
-            return_exceptions=True), timeout=20)
+            return_exceptions=True), timeout=5)
     assert [str(error) for error in asyncio.run(run())] == ["no light"] * 2

@@ -141,6 +141,15 @@ class ImageEncoder:
         return [self._seen(row, start, made) if row is not None and row.images else None
                 for row, start in zip(rows, starts, strict=True)]
 
+    def behind(self, row: ExpandedRow, count: int) -> Seen | None:
+        """What a decoder needs of ``count`` text tokens that follow a row; None where nothing."""
+        if row.axes is None:
+            return None
+        start = len(row.token_ids) + row.offset
+        nothing = torch.zeros(0, dtype=torch.int64, device=self._loaded.device)
+        return Seen(nothing, nothing, torch.arange(
+            start, start + count, device=self._loaded.device).expand(3, -1))
+
     def _seen(self, row: ExpandedRow, start: int, made: dict[str, Tensor]) -> Seen:
         shown = [image for image in row.images if image.places[-1] >= start]
         places = [image.places[image.places >= start] for image in shown]
