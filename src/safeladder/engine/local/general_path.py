@@ -1,6 +1,7 @@
 """Gradients of any Hugging Face model through its own forward and autograd.
 
-Rows are padded on the right and sorted by length. This path takes images, adapters and autocast.
+Rows are padded on the right and sorted by length. This path takes what the packed
+one does not: other families, adapters, autocast, long rows.
 
 With several workers, threads share the micro-batches of a step, each with its own gradients, as
 on the packed path (:mod:`.packed_path`): most of a backward runs without Python's lock. Gradients
