@@ -10,6 +10,8 @@ import torch
 from tiny_decoders import EOS, IMAGE_TOKENS, prompts, tiny, tiny_with_images
 
 from safeladder.engine.base import Capability, SamplingParams
+from safeladder.engine.local.decoder import FastDecoder
+from safeladder.engine.local.families import DecoderSpec
 from safeladder.engine.local.media import expand_row, media_inputs
 from safeladder.engine.local.models import LoadedModel
 from safeladder.engine.local.sampler import SamplingEngine, SamplingOptions
@@ -236,3 +238,23 @@ def test_an_error_of_the_vision_tower_reaches_everyone_who_waits(
             sampler.sample(row_with_image(loaded, 2), GREEDY, 2, LARGE[:1]),
             return_exceptions=True), timeout=5)
     assert [str(error) for error in asyncio.run(run())] == ["no light"] * 2
+
+
+def test_encoding_may_go_on_inside_an_image(loaded: LoadedModel) -> None:
+    spec, images = DecoderSpec.from_model(loaded.model), ImageEncoder.of(loaded)
+    assert spec is not None and images is not None
+    decoder = FastDecoder(spec)
+    row = images.located(expand_row(loaded, row_with_two_images(loaded, 1), LARGE))
+    ids = row.token_ids.tolist()
+    with torch.inference_mode():
+        whole = decoder.encode([ids], seen=images.seen([row], [0]))
+        for start in (int(row.images[0].places[1]), int(row.images[1].places[2]), len(ids) - 1):
+            rest = decoder.encode([ids[start:]], [whole.spans[0].first(start)],
+                                  images.seen([row], [start]))
+            torch.testing.assert_close(rest.hidden, whole.hidden[:, start:], atol=1e-4, rtol=1e-4)
+
+
+def test_a_check_with_an_image_leaves_no_offset_behind() -> None:
+    loaded = tiny_with_images("qwen2.5-vl")
+    assert SamplingEngine(loaded).sampler().is_fast_with_images
+    assert loaded.model.model.rope_deltas is None  # type: ignore[union-attr]  # Qwen-VL's

@@ -183,11 +183,15 @@ def _processed(
     processor: ProcessorMixin, token: str, item: Media,
 ) -> tuple[IntArray, dict[str, Tensor]]:
     """As :func:`_process`, but made once for images of equal content that come again soon."""
+    try:
+        digest = item.digest
+    except OSError as error:
+        raise ModelError(f"cannot read the image {item.path}: {error}") from error
     known = _PROCESSED.setdefault(processor, _Processed())
-    made = known.get(item.digest)
+    made = known.get(digest)
     if made is None:
         made = _process(processor, token, item)
-        known.keep(item.digest, made)
+        known.keep(digest, made)
     return made
 
 

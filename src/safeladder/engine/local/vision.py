@@ -184,11 +184,14 @@ def images_agree(
     pixels = (np.arange(np.prod(_PROBE_SIZE)) * 7919 % 256).astype(np.uint8).reshape(_PROBE_SIZE)
     row = expand_row(loaded, ids, (Media(pixels=pixels),))
     model: Any = loaded.model
-    training = model.training
+    # Qwen-VL keeps an offset of the last images that it saw
+    training, offset = model.training, getattr(model.model, "rope_deltas", None)
     model.eval()
     try:
         theirs = model(**collate(loaded, [row]), use_cache=False).logits[0]
         ours = logits_fn(row)
     finally:
         model.train(training)
+        if hasattr(model.model, "rope_deltas"):
+            model.model.rope_deltas = offset
     return near(spec, ours, theirs)
