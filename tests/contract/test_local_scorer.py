@@ -3,18 +3,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from suite_scorer import CHECKS, CHOICE_CHECKS, ChoiceCase, ScorerCase
 from tiny_decoders import prompts, tiny, tiny_with_images
 
 from safeladder.engine.local.classifier import with_head
+from safeladder.engine.local.media import media_inputs
 from safeladder.engine.local.models import LoadedModel
 from safeladder.engine.local.sampler import SamplingEngine
 from safeladder.engine.local.scorer import LocalChoices, LocalScorer
 from safeladder.types import Media
 
 TEXT = [(ids, []) for ids in prompts(9, 4, 17, 5)]
-IMAGES = [Media(pixels=np.random.default_rng(i).integers(0, 255, (8, 8 * (1 + i % 2), 3), np.uint8))
-          for i in range(3)]
+# of 4 or 6 tokens, after which Qwen-VL's positions are 2 or 3 behind the tokens
+IMAGES = [Media(pixels=np.random.default_rng(i).integers(
+    0, 255, (16, 16 + 8 * (i % 2), 3), np.uint8)) for i in range(3)]
 CHOICES = [[7], [9, 11], [12, 9, 30]]
 
 
@@ -51,6 +54,18 @@ def test_scorer_contract(check: Any, make: Any) -> None:
 @pytest.mark.parametrize("check", CHOICE_CHECKS)
 def test_choice_scorer_contract(check: Any, make: Any) -> None:
     loaded, rows = make()
-    case = ChoiceCase(LocalChoices(loaded, max_tokens=48), SamplingEngine(loaded).sampler(), rows,
-                      CHOICES)
-    asyncio.run(check(case))
+    own = SamplingEngine(loaded, fast=False).sampler()
+    asyncio.run(check(ChoiceCase(LocalChoices(loaded, max_tokens=48), own, rows, CHOICES)))
+
+
+def test_class_outputs_of_rows_with_images_are_those_of_the_models_own_forward() -> None:
+    loaded, rows = images()
+    classifier = with_head(loaded, ("a", "b", "c"), seed=1).loaded
+    scorer = LocalScorer(classifier)
+
+    async def run() -> list[np.ndarray]:
+        return await asyncio.gather(*(scorer.score(*row) for row in rows))
+    for (ids, media), outputs in zip(rows, asyncio.run(run()), strict=True):
+        with torch.no_grad():
+            logits = classifier.model(**media_inputs(classifier, ids, media)).logits
+        np.testing.assert_allclose(outputs, logits[0, -1], rtol=1e-4, atol=1e-4)

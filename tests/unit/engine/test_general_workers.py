@@ -11,6 +11,8 @@ from tiny_decoders import prompts, tiny_with_images
 
 from safeladder.algos.sft import NegativeLogLikelihood
 from safeladder.engine.base import OptimParams
+from safeladder.engine.local.batching import rows_of
+from safeladder.engine.local.general_path import GeneralPath
 from safeladder.engine.local.models import freeze
 from safeladder.engine.local.trainer import LocalTrainer
 from safeladder.errors import ConfigError
@@ -29,8 +31,8 @@ def rows() -> list[Datum]:
 
 def gradients(workers: int, max_tokens: int = 2048) -> dict[str, torch.Tensor]:
     loaded = tiny_with_images("qwen2.5-vl")
-    trainer = LocalTrainer(loaded, workers=workers, max_tokens_per_microbatch=max_tokens)
-    stats = asyncio.run(trainer.forward_backward(rows(), NegativeLogLikelihood()))
+    path = GeneralPath(loaded, max_tokens, autocast=False, workers=workers)
+    stats = path.forward_backward(rows_of(rows()), NegativeLogLikelihood())
     found = {name: p.grad.clone() for name, p in loaded.model.named_parameters()
              if p.grad is not None}
     return {**found, "loss": torch.tensor(stats.sums["loss"])}
@@ -56,3 +58,16 @@ def test_a_frozen_image_encoder_stays_and_the_rest_learns_from_images() -> None:
         assert torch.equal(parameter, before[name]) == ("visual" in name), name
     with pytest.raises(ConfigError, match=r"no module 'vision'.*visual"):
         freeze(loaded, ["vision"])
+
+
+def test_gradients_that_autograd_returns_as_views_of_each_other_are_summed_apart() -> None:
+    """InternVL's class and position embeddings, over micro-batches of one image each."""
+    def run(workers: int) -> dict[str, torch.Tensor]:
+        loaded = tiny_with_images("internvl")
+        path = GeneralPath(loaded, 24, autocast=False, workers=workers)
+        path.forward_backward(rows_of(rows()), NegativeLogLikelihood())
+        return {name: p.grad for name, p in loaded.model.named_parameters() if p.grad is not None}
+    one, two = run(1), run(2)
+    for name in ("cls_token", "position_embeddings"):
+        key = f"model.vision_tower.embeddings.{name}"
+        torch.testing.assert_close(two[key], one[key], rtol=1e-3, atol=1e-3)

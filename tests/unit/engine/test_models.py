@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from safeladder.engine.local import media as media_module
 from safeladder.engine.local.media import expand_row, media_inputs
 from safeladder.engine.local.models import (
     LoadedModel,
@@ -162,6 +163,32 @@ def test_images_are_expanded_exactly_once() -> None:
 def test_images_for_a_model_of_text_are_refused() -> None:
     with pytest.raises(ModelError, match="takes no images"):
         expand_row(build_model(CONFIG, tokenizer(), seed=0), [1, 2], [IMAGE])
+
+
+def test_a_missing_image_file_is_named() -> None:
+    with pytest.raises(ModelError, match=r"cannot read the image /nowhere/sign\.png"):
+        expand_row(tiny_with_images("qwen2.5-vl"), [5, 58, 6], [Media(path="/nowhere/sign.png")])
+
+
+def test_what_a_processor_made_is_kept_by_content_up_to_a_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded = tiny_with_images("qwen2.5-vl")
+    calls: list[str] = []
+    process = media_module._process
+
+    def counting(processor: Any, token: str, item: Media) -> Any:
+        calls.append(item.digest[:4])
+        return process(processor, token, item)
+    monkeypatch.setattr(media_module, "_process", counting)
+    # 8 x 8 pixels: 4 patches of 96 numbers, a grid and one token are 1,568 bytes
+    monkeypatch.setattr(media_module._Processed, "max_bytes", 4000)
+    one, two, three = (Media(pixels=np.full((8, 8, 3), value, np.uint8)) for value in (1, 2, 3))
+    same = Media(pixels=np.full((8, 8, 3), 1, np.uint8))
+    for item in (one, two, same, three, one, two):
+        expand_row(loaded, [5, 58, 6], [item])
+    a, b, c = (item.digest[:4] for item in (one, two, three))
+    assert calls == [a, b, c, b]
 
 
 def test_an_image_file_is_read_like_pixels(tmp_path: Path) -> None:

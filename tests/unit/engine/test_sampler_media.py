@@ -1,4 +1,4 @@
-"""Images: through the model's own forward, beside text rows that take the fast path."""
+"""Prompts with images: on the fast path beside text rows, or through the model's own forward."""
 
 from __future__ import annotations
 
@@ -7,21 +7,28 @@ import asyncio
 import numpy as np
 import pytest
 import torch
-from tiny_decoders import EOS, prompts, tiny, tiny_with_images
+from tiny_decoders import EOS, IMAGE_TOKENS, prompts, tiny, tiny_with_images
 
 from safeladder.engine.base import Capability, SamplingParams
-from safeladder.engine.local.media import media_inputs
+from safeladder.engine.local.decoder import FastDecoder
+from safeladder.engine.local.families import DecoderSpec
+from safeladder.engine.local.media import expand_row, media_inputs
 from safeladder.engine.local.models import LoadedModel
-from safeladder.engine.local.sampler import SamplingEngine
+from safeladder.engine.local.sampler import SamplingEngine, SamplingOptions
+from safeladder.engine.local.vision import ImageEncoder
 from safeladder.errors import ModelError
 from safeladder.types import Media
 
+FORWARDS = pytest.mark.parametrize("fast", [True, False], ids=["fast", "own"])
 GREEDY = SamplingParams(max_tokens=10, temperature=0.0, stop_token_ids=(EOS,))
 IMAGES = [Media(pixels=np.random.default_rng(i).integers(0, 255, (8, 16, 3), np.uint8))
           for i in range(2)]
+# 2 x 2 and 3 x 2 tokens of Qwen-VL, after which positions are 2 and 3 behind the tokens
+LARGE = [Media(pixels=np.random.default_rng(i).integers(0, 255, shape, np.uint8))
+         for i, shape in enumerate([(16, 16, 3), (24, 16, 3)])]
 
 
-@pytest.fixture(scope="module", params=["llava", "qwen2.5-vl"])
+@pytest.fixture(scope="module", params=IMAGE_TOKENS)
 def loaded(request: pytest.FixtureRequest) -> LoadedModel:
     return tiny_with_images(request.param)
 
@@ -32,16 +39,24 @@ def row_with_image(loaded: LoadedModel, seed: int) -> list[int]:
     return ids
 
 
-def generate(loaded: LoadedModel, row: list[int], media: Media) -> list[int]:
-    inputs = media_inputs(loaded, row, [media])
+def row_with_two_images(loaded: LoadedModel, seed: int) -> list[int]:
+    ids = prompts(12, seed=seed)[0]
+    ids[2] = ids[7] = loaded.processor.image_token_id  # type: ignore[union-attr]  # as above
+    return ids
+
+
+def generate(loaded: LoadedModel, row: list[int], *media: Media) -> list[int]:
+    inputs = media_inputs(loaded, row, media)
     made = loaded.model.generate(  # type: ignore[operator]  # a Module to the checker
         **inputs, max_new_tokens=10, do_sample=False, eos_token_id=EOS, pad_token_id=0)
     return list(made[0, inputs["input_ids"].shape[1]:].tolist())
 
 
-def test_greedy_tokens_are_those_of_generate(loaded: LoadedModel) -> None:
-    sampler = SamplingEngine(loaded).sampler()
-    assert sampler.is_fast and Capability.MEDIA in sampler.capabilities
+@FORWARDS
+def test_greedy_tokens_are_those_of_generate(loaded: LoadedModel, fast: bool) -> None:
+    sampler = SamplingEngine(loaded, fast=fast).sampler()
+    assert sampler.is_fast == sampler.is_fast_with_images == fast
+    assert Capability.MEDIA in sampler.capabilities
     rows = [row_with_image(loaded, seed) for seed in range(3)]
     text = prompts(6)[0]
 
@@ -57,8 +72,11 @@ def test_greedy_tokens_are_those_of_generate(loaded: LoadedModel) -> None:
     assert asyncio.run(own.sample(text, GREEDY))[0].token_ids == plain
 
 
-def test_sampled_logprobs_are_those_of_scoring_and_of_forward(loaded: LoadedModel) -> None:
-    sampler = SamplingEngine(loaded).sampler()
+@FORWARDS
+def test_sampled_logprobs_are_those_of_scoring_and_of_forward(
+    loaded: LoadedModel, fast: bool,
+) -> None:
+    sampler = SamplingEngine(loaded, fast=fast).sampler()
     row = row_with_image(loaded, 1)
     completions = asyncio.run(sampler.sample(row, SamplingParams(8), 16, IMAGES[:1]))
     completion = next(c for c in completions if row[2] not in c.token_ids)
@@ -99,3 +117,144 @@ def test_a_text_model_takes_no_images() -> None:
     sampler = SamplingEngine(tiny("qwen3")).sampler()
     with pytest.raises(ModelError, match="takes no images"):
         asyncio.run(sampler.sample([5, 6], GREEDY, media=IMAGES[:1]))
+
+
+@pytest.mark.parametrize("native", ["1", "0"])
+def test_rows_with_images_join_and_leave_a_common_batch(
+    loaded: LoadedModel, native: str, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two images of different sizes, one image and none; five rows at a time, of three lengths."""
+    if native == "0":
+        monkeypatch.setattr("safeladder.engine.local.decoder.kernels", lambda: None)
+    sampler = SamplingEngine(loaded, SamplingOptions(max_rows=5)).sampler()
+    asked: list[tuple[list[int], list[Media]]] = []
+    for seed in range(4):
+        asked += [(row_with_two_images(loaded, seed), LARGE[:: 1 if seed % 2 else -1]),
+                  (row_with_image(loaded, seed), LARGE[seed % 2:][:1]),
+                  (prompts(5 + seed)[0], [])]
+    lengths = [4 + 3 * (i % 3) for i in range(len(asked))]
+
+    async def run() -> list[list[int]]:
+        made = await asyncio.gather(*(
+            sampler.sample(row, SamplingParams(lengths[i], 0.0, stop_token_ids=(EOS,)), 1, media)
+            for i, (row, media) in enumerate(asked)))
+        return [list(one.token_ids) for (one,) in made]
+    for i, tokens in enumerate(asyncio.run(run())):
+        assert tokens == generate(loaded, asked[i][0], *asked[i][1])[: lengths[i]], i
+
+
+def test_scores_of_rows_of_all_kinds_are_those_of_forward(loaded: LoadedModel) -> None:
+    sampler = SamplingEngine(loaded).sampler()
+    asked = [(row_with_two_images(loaded, 1), LARGE), (prompts(9)[0], []),
+             (row_with_image(loaded, 2), IMAGES[:1]), (row_with_two_images(loaded, 3), IMAGES)]
+
+    async def run() -> list[np.ndarray]:
+        return await asyncio.gather(*(sampler.logprobs(*row, temperature=0.7) for row in asked))
+    for (ids, media), scores in zip(asked, asyncio.run(run()), strict=True):
+        with torch.no_grad():
+            logits = loaded.model(**media_inputs(loaded, ids, media)).logits[0] / 0.7
+        places = expand_row(loaded, ids, media).positions
+        exact = logits.log_softmax(-1)[places[:-1], ids[1:]]
+        np.testing.assert_allclose(scores[1:], exact, atol=2e-5, rtol=1e-5)
+
+
+def test_each_different_image_goes_through_the_tower_once(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sampler = SamplingEngine(loaded).sampler()
+    seen: list[int] = []
+    embeddings = ImageEncoder.embeddings
+
+    def counting(self: ImageEncoder, images: list[object]) -> object:
+        seen.append(len(images))
+        return embeddings(self, images)  # type: ignore[arg-type]  # passed on as they came
+    monkeypatch.setattr(ImageEncoder, "embeddings", counting)
+
+    async def run() -> None:
+        await asyncio.gather(
+            sampler.sample(row_with_two_images(loaded, 1), GREEDY, 3, [LARGE[0], LARGE[0]]),
+            sampler.sample(row_with_image(loaded, 1), GREEDY, 2, [LARGE[0]]),
+            sampler.sample(row_with_image(loaded, 2), GREEDY, 2, [LARGE[1]]),
+            sampler.sample(row_with_image(loaded, 2), GREEDY, 2, [LARGE[1]]))
+    asyncio.run(run())
+    assert seen == [2]
+
+
+def test_a_conversation_about_an_image_reuses_it_and_another_image_does_not(
+    loaded: LoadedModel,
+) -> None:
+    sampler = SamplingEngine(loaded).sampler()
+    first = prompts(20, seed=5)[0]
+    first[2] = row_with_image(loaded, 1)[2]
+    params = SamplingParams(4, 0.0)
+    (reply,) = asyncio.run(sampler.sample(first, params, 1, [LARGE[0]]))
+    longer = [*first, *reply.token_ids, *prompts(5)[0]]
+    length = len(expand_row(loaded, first, [LARGE[0]]).token_ids) + 3
+    for media, reused in ((LARGE[1], 0), (LARGE[0], length)):
+        before = sampler.counters.reused_tokens
+        (made,) = asyncio.run(sampler.sample(longer, params, 1, [media]))
+        # the tokens before the image are the same in both
+        assert sampler.counters.reused_tokens - before in ({2, 0} if not reused else {reused})
+        assert list(made.token_ids) == generate(loaded, longer, media)[:4]
+
+
+def test_a_frozen_sampler_keeps_its_vision_tower() -> None:
+    loaded = tiny_with_images("qwen2.5-vl")
+    engine = SamplingEngine(loaded)
+    frozen, row = engine.frozen_sampler(), row_with_image(loaded, 1)
+    before = asyncio.run(frozen.logprobs(row, LARGE[:1]))
+    with torch.no_grad():
+        for parameter in loaded.model.parameters():
+            parameter.mul_(1.3)
+    np.testing.assert_array_equal(asyncio.run(frozen.logprobs(row, LARGE[:1])), before)
+    assert np.abs(asyncio.run(engine.sampler().logprobs(row, LARGE[:1])) - before).max() > 1e-2
+
+
+def test_a_model_whose_images_are_read_otherwise_goes_its_own_way(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:
+    loaded = tiny_with_images("qwen2.5-vl")
+    monkeypatch.setattr(ImageEncoder, "located", lambda self, row: row)  # positions as in text
+    sampler = SamplingEngine(loaded).sampler()
+    assert sampler.is_fast and not sampler.is_fast_with_images
+    assert "with an image" in caplog.text
+    row = row_with_image(loaded, 1)
+    (made,) = asyncio.run(sampler.sample(row, GREEDY, 1, LARGE[:1]))
+    assert list(made.token_ids) == generate(loaded, row, LARGE[0])
+
+
+def test_an_error_of_the_vision_tower_reaches_everyone_who_waits(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sampler = SamplingEngine(loaded).sampler()
+
+    def broken(self: ImageEncoder, images: object) -> object:
+        raise ModelError("no light")
+    monkeypatch.setattr(ImageEncoder, "embeddings", broken)
+
+    async def run() -> list[object]:
+        return await asyncio.wait_for(asyncio.gather(
+            sampler.sample(row_with_image(loaded, 1), GREEDY, 2, LARGE[:1]),
+            sampler.sample(row_with_image(loaded, 2), GREEDY, 2, LARGE[:1]),
+            return_exceptions=True), timeout=5)
+    assert [str(error) for error in asyncio.run(run())] == ["no light"] * 2
+
+
+def test_encoding_may_go_on_inside_an_image(loaded: LoadedModel) -> None:
+    spec, images = DecoderSpec.from_model(loaded.model), ImageEncoder.of(loaded)
+    assert spec is not None and images is not None
+    decoder = FastDecoder(spec)
+    row = images.located(expand_row(loaded, row_with_two_images(loaded, 1), LARGE))
+    ids = row.token_ids.tolist()
+    with torch.inference_mode():
+        whole = decoder.encode([ids], seen=images.seen([row], [0]))
+        for start in (int(row.images[0].places[1]), int(row.images[1].places[2]), len(ids) - 1):
+            rest = decoder.encode([ids[start:]], [whole.spans[0].first(start)],
+                                  images.seen([row], [start]))
+            torch.testing.assert_close(rest.hidden, whole.hidden[:, start:], atol=1e-4, rtol=1e-4)
+
+
+def test_a_check_with_an_image_leaves_no_offset_behind() -> None:
+    loaded = tiny_with_images("qwen2.5-vl")
+    assert SamplingEngine(loaded).sampler().is_fast_with_images
+    assert loaded.model.model.rope_deltas is None  # type: ignore[union-attr]  # Qwen-VL's

@@ -15,6 +15,9 @@ from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
     GPT2Config,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLVisionConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -26,6 +29,8 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Config,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
     Qwen3Config,
 )
 
@@ -44,10 +49,26 @@ _LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 4.0,
 
 
 def _llava() -> LlavaForConditionalGeneration:
-    vision = CLIPVisionConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+    vision = CLIPVisionConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
                               image_size=8, patch_size=4, intermediate_size=32)
     return LlavaForConditionalGeneration(LlavaConfig(
         text_config=Qwen3Config(**_SHAPE, head_dim=16), vision_config=vision, image_token_id=60))
+
+
+def _internvl() -> InternVLForConditionalGeneration:
+    vision = InternVLVisionConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+                                  image_size=16, patch_size=4, intermediate_size=32)
+    return InternVLForConditionalGeneration(InternVLConfig(
+        text_config=Qwen2Config(**_SHAPE), vision_config=vision, image_token_id=58))
+
+
+def _qwen2_vl() -> Qwen2VLForConditionalGeneration:
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
+    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 1,
+              "patch_size": 4, "spatial_merge_size": 2}
+    return Qwen2VLForConditionalGeneration(Qwen2VLConfig(
+        text_config={**_SHAPE, "rope_parameters": rope}, vision_config=vision,
+        image_token_id=58, video_token_id=59, vision_start_token_id=57, vision_end_token_id=60))
 
 
 def _qwen_vl() -> Qwen2_5_VLForConditionalGeneration:
@@ -76,7 +97,9 @@ _CONFIGS = {
                                  state_size=8, bos_token_id=1, eos_token_id=EOS, pad_token_id=0),
 }
 KNOWN = ("llama", "llama-biased", "llama3-rope", "mistral", "qwen2", "qwen3", "qwen3-mha",
-         "llava-text", "qwen2.5-vl-text")
+         "llava-text", "internvl-text", "qwen2-vl-text", "qwen2.5-vl-text")
+_IMAGE_MODELS = {"llava-text": _llava, "internvl-text": _internvl, "qwen2-vl-text": _qwen2_vl,
+                 "qwen2.5-vl-text": _qwen_vl}
 UNKNOWN = ("mistral-window", "gpt2", "mamba")
 
 
@@ -85,10 +108,8 @@ def tiny(name: str, seed: int = 0) -> LoadedModel:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        if name == "llava-text":
-            model: PreTrainedModel = _llava()
-        elif name == "qwen2.5-vl-text":
-            model = _qwen_vl()
+        if name in _IMAGE_MODELS:
+            model: PreTrainedModel = _IMAGE_MODELS[name]()
         else:
             model = AutoModelForCausalLM.from_config(_CONFIGS[name]())
         with torch.no_grad():
@@ -128,9 +149,31 @@ class PatchProcessor:
                 "image_grid_thw": torch.tensor([[1, rows, columns]])}
 
 
+class TileProcessor:
+    """As InternVL's: an image is cut into tiles (here of 8 x 8 pixels, shown twice as large), and
+    its image tokens stand between two others.
+    """
+
+    image_token, image_token_id = "<IMG_CONTEXT>", 58
+
+    def __call__(self, images: list[np.ndarray], **_: object) -> dict[str, torch.Tensor]:
+        (image,) = images
+        rows, columns = image.shape[0] // 8, image.shape[1] // 8
+        pixels = torch.from_numpy(image.copy()).float().permute(2, 0, 1) / 255
+        tiles = pixels.reshape(3, rows, 8, columns, 8).permute(1, 3, 0, 2, 4).flatten(0, 1)
+        large = tiles.repeat_interleave(2, -1).repeat_interleave(2, -2)
+        # 4 x 4 patches of a tile, four of which become one token
+        ids = [57, *[self.image_token_id] * (4 * rows * columns), 59]
+        return {"input_ids": torch.tensor([ids]), "pixel_values": large}
+
+
+IMAGE_TOKENS = {"llava": 60, "internvl": 58, "qwen2-vl": 58, "qwen2.5-vl": 58}
+"""The models with images, and their image tokens."""
+
+
 def tiny_with_images(name: str) -> LoadedModel:
-    """``llava`` or ``qwen2.5-vl`` with random weights and a processor for 8 x 8 images."""
-    processor: Any = PatchProcessor()
+    """One of ``IMAGE_TOKENS`` with random weights and a processor for 8 x 8 images."""
+    processor: Any = TileProcessor() if name == "internvl" else PatchProcessor()
     if name == "llava":
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(
             {f"w{i}": i for i in range(60)} | {"<image>": 60}, unk_token="w0")),

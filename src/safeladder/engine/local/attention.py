@@ -45,8 +45,8 @@ class HeadSettings:
     gain: Tensor | None
     """(H + K, D) of the heads' norm, or None where the family has none."""
     eps: float
-    rotations: Tensor
-    """(positions, D / 2) complex table."""
+    rotation: Tensor
+    """(N, D / 2) complex, of each token."""
     skip_prefix: bool
     """Prefixes' own outputs are not needed (the last layer)."""
 
@@ -77,7 +77,7 @@ class Attention:
     def __init__(self, batch: PackedBatch, settings: HeadSettings, arena: Arena) -> None:
         self._batch, self._settings, self._arena = batch, settings, arena
         self._heads = settings.counts
-        self._rotation = settings.rotations[batch.positions][:, None]
+        self._rotation = settings.rotation[:, None]
         self._attend_prefix = batch.num_prefix > 0 and not settings.skip_prefix
         self._normed: Normed | None = None
         self._prefix: _Block | None = None

@@ -14,7 +14,7 @@ the cut into micro-batches, because ``Datum.weights`` carry the normalisation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from safeladder.engine.local.media import ExpandedImage, ExpandedRow
 from safeladder.types import Datum, IntArray
 
 Item = TypeVar("Item")
@@ -30,7 +31,10 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """The part of one datum that takes part in the computation."""
+    """The part of one datum that takes part in the computation.
+
+    ``start`` and ``stop`` count tokens as the model sees them, images at their full length.
+    """
 
     index: int
     """Its place in the data given to the trainer."""
@@ -40,7 +44,19 @@ class Row:
     stop: int
     """One past the last trained position."""
     positions: IntArray
-    """(num_trained,) positions of the trained tokens."""
+    """(num_trained,) positions of the trained tokens in the datum."""
+    shown: ExpandedRow | None = None
+    """The datum as the model sees it, where it has images and the packed path takes it."""
+
+    def with_images(self, shown: ExpandedRow) -> Row:
+        """The row with its images at their full length."""
+        first, last = shown.positions[self.positions[[0, -1]] - 1].tolist()
+        return replace(self, start=first, stop=last + 2, shown=shown)
+
+    @property
+    def token_ids(self) -> IntArray:
+        """(S,) as the model sees them."""
+        return self.datum.token_ids if self.shown is None else self.shown.token_ids
 
     @property
     def own_length(self) -> int:
@@ -55,8 +71,18 @@ class Row:
     @property
     def predicting(self) -> IntArray:
         """(num_trained,) own tokens, counted from 0, that predict the trained ones."""
-        chosen: IntArray = self.positions - (self.start + 1)
+        before: IntArray = self.positions - 1
+        if self.shown is not None:
+            before = self.shown.positions[before]
+        chosen: IntArray = before - self.start
         return chosen
+
+    @property
+    def prefix(self) -> bytes:
+        """Equal where two rows may share their prefixes: the same tokens and images."""
+        images = [] if self.shown is None else [
+            image.digest for image in self.shown.images if image.places[0] < self.start]
+        return self.token_ids[: self.start].tobytes() + "".join(images).encode()
 
     def trained(self, values: NDArray[Scalar]) -> NDArray[Scalar]:
         """The entries of a (T,) array of the datum that belong to trained tokens."""
@@ -104,7 +130,7 @@ def plan_packed(rows: Sequence[Row], max_tokens: int, num_workers: int = 1) -> l
     """
     by_prefix: dict[bytes, list[Row]] = {}
     for row in rows:
-        by_prefix.setdefault(row.datum.token_ids[: row.start].tobytes(), []).append(row)
+        by_prefix.setdefault(row.prefix, []).append(row)
     groups = [Family(tuple(group)) for group in by_prefix.values()]
     total = sum(group.num_tokens for group in groups)
     budget = min(max_tokens, -(-total // num_workers))
@@ -169,13 +195,28 @@ class Padding:
 
 
 @dataclass(frozen=True)
+class BatchImages:
+    """The different images of one micro-batch, U embeddings in all, and where they go."""
+
+    images: tuple[ExpandedImage, ...]
+    places: Tensor
+    """(n,) which of the N tokens are of images."""
+    sources: Tensor
+    """(n,) the embedding of each."""
+    num_embeddings: int
+    """U."""
+
+
+@dataclass(frozen=True)
 class PackedBatch:
     """One micro-batch as index tensors: the prefixes' tokens, then the rows' own tokens."""
 
     token_ids: Tensor
     """(N,)"""
     positions: Tensor
-    """(N,) distance from the row's first token."""
+    """(N,) distance from the row's first token; (3, N) where a row's model counts positions along
+    three axes.
+    """
     num_prefix: int
     """The first so many of the N tokens belong to prefixes."""
     prefixes: Padding
@@ -193,27 +234,29 @@ class PackedBatch:
     temperature: Tensor | None
     """(n,) or None when all are 1."""
     rows: tuple[Row, ...]
+    images: BatchImages | None = None
 
     @classmethod
-    def single(cls, token_ids: Tensor, dtype: torch.dtype) -> PackedBatch:
-        """One row (T,) of which every token's output is wanted."""
+    def single(cls, token_ids: Tensor, dtype: torch.dtype, shown: ExpandedRow | None = None,
+               ) -> PackedBatch:
+        """One row (T,), as the model sees it, of which every token's output is wanted."""
         ones = np.ones(len(token_ids) + 1, np.float32)
         ones[0] = 0
         ids = np.append(token_ids.numpy(force=True), 0)
         datum = Datum(token_ids=ids, mask=ones, advantages=ones, weights=ones)
-        row = Row(0, datum, 0, len(ids), np.arange(1, len(ids)))
+        if shown is not None:
+            shown = replace(shown, positions=np.arange(len(token_ids)))
+        row = Row(0, datum, 0, len(ids), np.arange(1, len(ids)), shown)
         return pack((Family((row,)),), dtype, token_ids.device)
 
 
 def pack(plan: Plan, dtype: torch.dtype, device: torch.device) -> PackedBatch:
     """Lay out one micro-batch."""
     rows = tuple(row for family in plan for row in family.rows)
-    prefixes = [family.rows[0].datum.token_ids[: family.prefix_length] for family in plan]
-    ids = [*prefixes, *(row.datum.token_ids[row.start : row.stop - 1] for row in rows)]
-    positions = [*(np.arange(len(prefix)) for prefix in prefixes),
-                 *(np.arange(row.start, row.stop - 1) for row in rows)]
+    pieces = [_Piece(family.rows[0], 0, family.prefix_length) for family in plan]
+    pieces += [_Piece(row, row.start, row.stop - 1) for row in rows]
     sizes = [len(family.rows) for family in plan]
-    lengths = [len(prefix) for prefix in prefixes]
+    lengths = [family.prefix_length for family in plan]
     own_lengths = [row.own_length for row in rows]
     counts = [row.num_trained for row in rows]
     predicting = np.concatenate([row.predicting for row in rows])
@@ -231,7 +274,8 @@ def pack(plan: Plan, dtype: torch.dtype, device: torch.device) -> PackedBatch:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
     return PackedBatch(
-        token_ids=tensor(np.concatenate(ids)), positions=tensor(np.concatenate(positions)),
+        token_ids=tensor(np.concatenate([piece.token_ids for piece in pieces])),
+        positions=tensor(_positions(pieces)),
         num_prefix=sum(lengths), prefixes=Padding.of(lengths, device),
         own=Padding.of(own_lengths, device),
         family_of_row=tensor(family_of_row),
@@ -241,5 +285,54 @@ def pack(plan: Plan, dtype: torch.dtype, device: torch.device) -> PackedBatch:
         targets=tensor(np.concatenate([row.trained(row.datum.token_ids) for row in rows])),
         temperature=None if (temperatures == 1).all()
         else torch.from_numpy(temperatures).to(device, dtype),
-        rows=rows,
+        rows=rows, images=_images(pieces, device),
     )
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Consecutive tokens of one row, which stand together in a micro-batch."""
+
+    row: Row
+    start: int
+    stop: int
+
+    @property
+    def token_ids(self) -> IntArray:
+        return self.row.token_ids[self.start : self.stop]
+
+
+def _positions(pieces: Sequence[_Piece]) -> IntArray:
+    """(N,), or (3, N) as soon as one row has three axes."""
+    plain = [np.arange(piece.start, piece.stop) for piece in pieces]
+    axes = [None if piece.row.shown is None else piece.row.shown.axes for piece in pieces]
+    if all(found is None for found in axes):
+        return np.concatenate(plain)
+    return np.concatenate([
+        np.broadcast_to(positions, (3, len(positions))) if found is None
+        else found[:, piece.start : piece.stop].numpy()
+        for piece, positions, found in zip(pieces, plain, axes, strict=True)], axis=1)
+
+
+def _images(pieces: Sequence[_Piece], device: torch.device) -> BatchImages | None:
+    first: dict[str, int] = {}
+    images: list[ExpandedImage] = []
+    places: list[IntArray] = []
+    sources: list[IntArray] = []
+    offset = total = 0
+    for piece in pieces:
+        for image in () if piece.row.shown is None else piece.row.shown.images:
+            inside = np.flatnonzero((image.places >= piece.start) & (image.places < piece.stop))
+            if not len(inside):
+                continue
+            if image.digest not in first:
+                first[image.digest] = total
+                images.append(image)
+                total += len(image.places)
+            places.append(image.places[inside] - piece.start + offset)
+            sources.append(inside + first[image.digest])
+        offset += piece.stop - piece.start
+    if not images:
+        return None
+    return BatchImages(tuple(images), torch.from_numpy(np.concatenate(places)).to(device),
+                       torch.from_numpy(np.concatenate(sources)).to(device), total)

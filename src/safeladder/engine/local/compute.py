@@ -14,8 +14,10 @@ from safeladder.engine.local.batching import Row, rows_of
 from safeladder.engine.local.families import DecoderSpec, agrees
 from safeladder.engine.local.general_path import GeneralPath
 from safeladder.engine.local.losses import NotFinite, check_columns
+from safeladder.engine.local.media import expand_row
 from safeladder.engine.local.models import LoadedModel
 from safeladder.engine.local.packed_path import PackedPath
+from safeladder.engine.local.vision import ImageEncoder, images_agree
 from safeladder.types import Datum, FloatArray
 
 _logger = logging.getLogger(__name__)
@@ -28,9 +30,9 @@ longer rows take the model's own forward with torch's fused attention."""
 class Compute:
     """Log-probabilities and gradients of training rows.
 
-    Rows without images of a known decoder family take the packed path when the weights are fp32
-    (or fp64) and no autocast is asked for; all others take the model's own forward. Both give the
-    same numbers to rounding.
+    Rows of a known family, with images or without, take the packed path when the weights are fp32
+    (or fp64), no autocast is asked for and they are not too long; all others take the model's own
+    forward. Both give the same numbers to rounding.
 
     Args:
         loaded: the model.
@@ -43,11 +45,17 @@ class Compute:
         self._loaded = loaded
         self._general = GeneralPath(loaded, max_tokens, autocast, workers)
         self._packed = None if autocast else _packed_path(loaded, max_tokens, workers)
+        self._images = None if self._packed is None else self._packed.images
 
     @property
     def is_packed(self) -> bool:
         """Whether rows of plain text take the packed path."""
         return self._packed is not None
+
+    @property
+    def is_packed_with_images(self) -> bool:
+        """Whether rows with images do, too."""
+        return self._images is not None
 
     def forward(self, data: Sequence[Datum]) -> list[FloatArray]:
         """One (T,) array per datum, 0 where mask is 0."""
@@ -86,9 +94,19 @@ class Compute:
         packed: list[Row] = []
         general: list[Row] = []
         for row in rows_of(data):
-            fits = not row.datum.media and row.stop <= MAX_PACKED_LENGTH
-            (packed if fits and self._packed is not None else general).append(row)
+            shown = self._shown(row) if row.datum.media else row
+            if self._packed is None or shown is None or shown.stop > MAX_PACKED_LENGTH:
+                general.append(row)
+            else:
+                packed.append(shown)
         return packed, general
+
+    def _shown(self, row: Row) -> Row | None:
+        """The row with its images at their full length; None where nobody packs images."""
+        if self._images is None:
+            return None
+        return row.with_images(self._images.located(
+            expand_row(self._loaded, row.datum.token_ids, row.datum.media)))
 
 
 def gradient_of(parameter: Tensor) -> Tensor | None:
@@ -110,9 +128,15 @@ def _packed_path(loaded: LoadedModel, max_tokens: int, workers: int) -> PackedPa
     spec = DecoderSpec.from_model(loaded.model)
     if spec is None or spec.dtype not in (torch.float32, torch.float64):
         return None
-    path = PackedPath(spec, max_tokens, workers)
+    images = ImageEncoder.of(loaded)
+    path = PackedPath(spec, max_tokens, workers, images)
     if not agrees(spec, loaded.model, path.logits):
         _logger.warning("the packed forward of %s differs from the model's own: training goes "
                         "through the model's own, which is slower", spec.family)
         return None
+    if images is not None and not images_agree(loaded, spec, path.image_logits):
+        _logger.warning("with an image, the packed forward of %s differs from the model's own: "
+                        "rows with images train through the model's own, which is slower",
+                        spec.family)
+        return PackedPath(spec, max_tokens, workers)
     return path

@@ -9,7 +9,7 @@ up to twice as fast on them), grouped-query attention without repeating keys, no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,7 +19,9 @@ from torch.nn import functional
 
 from safeladder.engine.local.families import Affine, DecoderSpec, LayerSpec
 from safeladder.engine.local.kv import KVCache, Span
+from safeladder.engine.local.media import ExpandedRow
 from safeladder.engine.local.native import MAX_HEAD_DIM, CacheRows, HeadShape, Kernels, kernels
+from safeladder.engine.local.vision import ImageEncoder, Seen
 from safeladder.engine.local.workers import row_shares, run_parallel
 
 _PACKED_LIMIT = 64_000_000
@@ -129,13 +131,14 @@ class FastDecoder:
         shape = HeadShape(spec.num_heads, spec.num_kv_heads, spec.head_dim, spec.eps,
                           spec.scaling)
         x = functional.embedding(token_ids, self._embedding)
-        h, starts = torch.empty_like(x), cache.starts[rows]
+        h, starts, offsets = torch.empty_like(x), cache.starts[rows], cache.offsets[rows]
         attended = x.new_empty(len(x), spec.num_heads * spec.head_dim)
         activated = x.new_empty(len(x), spec.intermediate_size)
         for index, layer in enumerate(self._layers):
             kernels.rms_norm(x, layer.input_norm, spec.eps, out=h)
             qkv = _joined(layer.qkv, h)
-            kept = CacheRows(cache.keys[index, rows], cache.values[index, rows], starts, cache.end)
+            kept = CacheRows(cache.keys[index, rows], cache.values[index, rows], starts, cache.end,
+                             offsets)
             kernels.attend(shape, qkv, layer.qk_norm, (self._cos, self._sin), kept, attended)
             layer.o.add_to(x, attended)
             kernels.rms_norm(x, layer.post_norm, spec.eps, out=h)
@@ -167,8 +170,15 @@ class FastDecoder:
 
     def encode(
         self, token_ids: Sequence[Sequence[int]], pasts: Sequence[Span | None] | None = None,
+        seen: Sequence[Seen | None] = (),
     ) -> Encoded:
-        """Encode sequences, each after its cached prefix."""
+        """Encode sequences, each after its cached prefix.
+
+        Args:
+            token_ids: of each sequence, without its prefix.
+            pasts: the prefixes.
+            seen: the images of each sequence, without its prefix; left out: text alone.
+        """
         spec, count = self.spec, len(token_ids)
         pasts = pasts or [None] * count
         cached = [0 if past is None else past.length for past in pasts]
@@ -185,23 +195,41 @@ class FastDecoder:
                 kv[:, 1, p, :, : cached[p]] = past.values
         ids = ids.to(spec.device)
         first = torch.tensor(cached, device=spec.device)
-        hidden = self._encode(ids, first, kv, plain=not any(cached))
+        self._ensure_table(total)
+        positions_PM = first[:, None] + torch.arange(width, device=spec.device)
+        x = functional.embedding(ids.reshape(-1), self._embedding)
+        images = {p: found for p, found in enumerate(seen) if found is not None}
+        for p, found in images.items():
+            if len(found.places):
+                x[p * width + found.places] = found.embeddings.to(spec.dtype)
+        hidden = self._encode(x, self._rotations(positions_PM, images), positions_PM, kv,
+                              plain=not any(cached))
         return Encoded(hidden, [
             Span(kv[:, 0, p], kv[:, 1, p]).first(cached[p] + lengths[p]) for p in range(count)])
 
-    def _encode(self, ids: Tensor, first: Tensor, kv: Tensor, plain: bool) -> Tensor:
-        spec = self.spec
-        count, width = ids.shape
-        total = kv.shape[4]
-        self._ensure_table(total)
-        positions_PM = first[:, None] + torch.arange(width, device=ids.device)
-        positions = positions_PM.reshape(-1)
-        cos, sin = self._cos[positions, None], self._sin[positions, None]
-        rows = torch.arange(count, device=ids.device)[:, None].expand(count, width)
+    def _rotations(
+        self, positions_PM: Tensor, images: Mapping[int, Seen],
+    ) -> tuple[Tensor, Tensor]:
+        """Cosines and signed sines of each token, (P * M, 1, D)."""
+        given = {p: found.positions for p, found in images.items() if found.positions is not None}
+        if not given:
+            positions = positions_PM.reshape(-1)
+            return self._cos[positions, None], self._sin[positions, None]
+        axes = positions_PM.expand(3, -1, -1).clone()
+        for p, positions in given.items():
+            axes[:, p, : positions.shape[1]] = positions
+        cos, sin = _signed(*self.spec.rotary(axes.flatten(1)))
+        return cos[:, None], sin[:, None]
+
+    def _encode(self, x: Tensor, rotation: tuple[Tensor, Tensor], columns_PM: Tensor, kv: Tensor,
+                plain: bool) -> Tensor:
+        """Run the layers over embeddings (P * M, E), whose keys go to ``columns_PM`` of ``kv``."""
+        spec, (cos, sin) = self.spec, rotation
+        (count, width), total = columns_PM.shape, kv.shape[4]
+        rows = torch.arange(count, device=x.device)[:, None].expand(count, width)
         mask = None
         if not plain:
-            mask = (torch.arange(total, device=ids.device) <= positions_PM[..., None])[:, None]
-        x = functional.embedding(ids.reshape(-1), self._embedding)
+            mask = (torch.arange(total, device=x.device) <= columns_PM[..., None])[:, None]
         for index, layer in enumerate(self._layers):
             qk, v = self._queries_keys_values(layer, x, cos, sin)
             per_head = qk.view(count, width, -1, spec.head_dim)
@@ -210,8 +238,8 @@ class FastDecoder:
             if plain:
                 kv[index, 0], kv[index, 1] = k.transpose(1, 2), v.transpose(1, 2)
             else:
-                kv[index, 0].transpose(1, 2)[rows, positions_PM] = k
-                kv[index, 1].transpose(1, 2)[rows, positions_PM] = v
+                kv[index, 0].transpose(1, 2)[rows, columns_PM] = k
+                kv[index, 1].transpose(1, 2)[rows, columns_PM] = v
             attended = functional.scaled_dot_product_attention(
                 q, kv[index, 0], kv[index, 1], attn_mask=mask, is_causal=plain,
                 scale=spec.scaling, enable_gqa=spec.num_heads != spec.num_kv_heads)
@@ -245,10 +273,20 @@ class FastDecoder:
             self._cos, self._sin = self._rotation_table(2 * positions)
 
     def _rotation_table(self, positions: int) -> tuple[Tensor, Tensor]:
-        """(positions, D) each; the sign of rotate_half is in the sine: [a, b] -> [b, a] * sin."""
-        cos, sin = self.spec.rotary(torch.arange(positions, device=self.spec.device))
-        half = sin.shape[-1] // 2
-        return cos.contiguous(), torch.cat((-sin[:, :half], sin[:, half:]), dim=-1)
+        """(positions, D) each."""
+        return _signed(*self.spec.rotary(torch.arange(positions, device=self.spec.device)))
+
+
+def _signed(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Put the sign of rotate_half into the sine: [a, b] -> [b, a] * sin."""
+    half = sin.shape[-1] // 2
+    return cos.contiguous(), torch.cat((-sin[:, :half], sin[:, half:]), dim=-1)
+
+
+def image_logits(decoder: FastDecoder, images: ImageEncoder, row: ExpandedRow) -> Tensor:
+    """fp32 logits (S, vocabulary) at every position of one row with images."""
+    seen = images.seen([images.located(row)], [0])
+    return decoder.logits(decoder.encode([row.token_ids.tolist()], seen=seen).hidden[0])
 
 
 def _native_can(spec: DecoderSpec) -> bool:

@@ -1,8 +1,9 @@
 """The Hugging Face decoder families whose layers this engine computes itself.
 
 :meth:`DecoderSpec.from_model` exposes the live parameters of a Llama-shaped decoder (Llama,
-Mistral, Qwen2, Qwen3, alone or as the language model inside LLaVA and Qwen2.5-VL for text-only
-input). The hand-written sampler and the packed training forward read them; nothing is copied.
+Mistral, Qwen2, Qwen3, alone or as the language model inside LLaVA, InternVL, Qwen2-VL and
+Qwen2.5-VL, whose images :mod:`.vision` turns into embeddings). The hand-written sampler and the
+packed training forward read them; nothing is copied.
 
 A model is recognised by the classes of its parts, and everything that the fast paths do not
 compute makes ``from_model`` return ``None`` (the caller then goes through
@@ -25,14 +26,17 @@ _DECODERS = {
     "MistralModel": "mistral",
     "Qwen2Model": "qwen2",
     "Qwen3Model": "qwen3",
+    "Qwen2VLTextModel": "qwen2_vl",
     "Qwen2_5_VLTextModel": "qwen2_5_vl",
 }
-_NORMS = {"LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", "Qwen2_5_VLRMSNorm"}
+_NORMS = {"LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", "Qwen2VLRMSNorm",
+          "Qwen2_5_VLRMSNorm"}
 _ATTENTIONS = {"LlamaAttention", "MistralAttention", "Qwen2Attention", "Qwen3Attention",
-               "Qwen2_5_VLAttention"}
+               "Qwen2VLAttention", "Qwen2_5_VLAttention"}
 _MLPS = {"LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP"}
 _CAUSAL_LMS = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM",
-               "LlavaForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"}
+               "LlavaForConditionalGeneration", "InternVLForConditionalGeneration",
+               "Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"}
 # Their frequencies are fixed when the model is made; "dynamic" and "longrope" follow the length.
 _STATIC_ROPE = {"default", "linear", "llama3", "yarn"}
 
@@ -97,8 +101,6 @@ class DecoderSpec:
     """Factor on q.k, ``head_dim ** -0.5``."""
     attention_dropout: float
     """Applied by the model in training mode; the fast paths compute without dropout."""
-    text_only: bool
-    """True inside an image model: rows with images need the model's own forward."""
     _rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
     @property
@@ -129,11 +131,13 @@ class DecoderSpec:
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return (cos, sin), each (T, head_dim), at integer ``positions`` (T,).
 
+        Families that count along three axes take (3, T) too.
+
         Computed by the model's own rotary module, scaling included. The rotation is
         ``x * cos + rotate_half(x) * sin`` with ``rotate_half([a, b]) = [-b, a]``.
         """
         probe = torch.empty(0, dtype=self.dtype, device=self.device)
-        cos, sin = self._rotary(probe, positions[None])
+        cos, sin = self._rotary(probe, positions[..., None, :])
         return cos[0], sin[0]
 
     @classmethod
@@ -168,7 +172,7 @@ class DecoderSpec:
             num_heads=config.num_attention_heads, num_kv_heads=config.num_key_value_heads,
             head_dim=attention.head_dim, scaling=attention.scaling,
             attention_dropout=float(getattr(config, "attention_dropout", 0.0)),
-            text_only=decoder is not base, _rotary=decoder.rotary_emb,
+            _rotary=decoder.rotary_emb,
         )
 
 
@@ -258,5 +262,10 @@ def agrees(
         ours = logits_fn(ids)
     finally:
         model.train(training)
+    return near(spec, ours, theirs)
+
+
+def near(spec: DecoderSpec, ours: Tensor, theirs: Tensor) -> bool:
+    """Whether logits are equal as far as rounding allows, as :func:`agrees` has it."""
     gap = (ours.float().log_softmax(-1) - theirs.float().log_softmax(-1)).abs().max().item()
     return bool(gap <= (1e-3 if spec.dtype in (torch.float32, torch.float64) else 0.25))

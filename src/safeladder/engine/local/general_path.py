@@ -1,6 +1,7 @@
 """Gradients of any Hugging Face model through its own forward and autograd.
 
-Rows are padded on the right and sorted by length. This path takes images, adapters and autocast.
+Rows are padded on the right and sorted by length. This path takes what the packed
+one does not: other families, adapters, autocast, long rows.
 
 With several workers, threads share the micro-batches of a step, each with its own gradients, as
 on the packed path (:mod:`.packed_path`): most of a backward runs without Python's lock. Gradients
@@ -24,7 +25,7 @@ from safeladder.engine.local.batching import Row
 from safeladder.engine.local.losses import differentiate
 from safeladder.engine.local.media import ExpandedRow, collate, expand_row
 from safeladder.engine.local.models import LoadedModel
-from safeladder.engine.local.packed_path import deal, one_thread_per_operator
+from safeladder.engine.local.packed_path import added, deal, one_thread_per_operator
 from safeladder.types import IntArray
 
 Store = Callable[[Row, Tensor], None]
@@ -101,8 +102,7 @@ class GeneralPath:
             total, some = job.result()
             stats |= some
             for parameter, gradient in zip(parameters, total, strict=True):
-                if gradient is not None:
-                    parameter.grad = _added(parameter.grad, gradient)
+                parameter.grad = added(parameter.grad, gradient)
         return sum((stats[number] for number in sorted(stats)), Stats())
 
     def _one(self, part: Sequence[_Shown], loss: Loss, parameters: Sequence[Tensor] = (),
@@ -121,7 +121,7 @@ class GeneralPath:
             torch.autograd.backward(outputs, begin)
             return start.stats
         found = torch.autograd.grad(outputs, parameters, begin, allow_unused=True)
-        total[:] = [known if gradient is None else _added(known, gradient)
+        total[:] = [added(known, gradient)
                     for known, gradient in zip(total, found, strict=True)]
         return start.stats
 
@@ -169,10 +169,6 @@ class GeneralPath:
         if self._autocast:
             return torch.autocast(self._loaded.device.type, torch.bfloat16)
         return nullcontext()
-
-
-def _added(known: Tensor | None, gradient: Tensor) -> Tensor:
-    return gradient if known is None else known.add_(gradient)
 
 
 def _tensor(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]], like: Tensor) -> Tensor:

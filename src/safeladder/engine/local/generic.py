@@ -85,10 +85,10 @@ class GenericRunner:
             self._inner.rope_deltas = self._rope_deltas
         return self._forward(token_ids[:, None], positions=self._mask.sum(-1, keepdim=True) - 1)
 
-    def remember(self, row: int, token_ids: tuple[int, ...]) -> None:
+    def remember(self, row: int, prompt: PromptInput, completion: tuple[int, ...]) -> None:
         """Keep a row for prompts that continue it; its last token was never fed to the model."""
         if not self._has_media and self._sliceable():
-            known = token_ids[:-1]
+            known = prompt.token_ids + completion[:-1]
             self._prefixes.insert_completion(known, lambda: self._row(row, len(known)))
 
     def drop(self, finished: Sequence[int]) -> list[int]:

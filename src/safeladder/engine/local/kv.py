@@ -54,6 +54,8 @@ class KVCache:
     Attributes:
         keys: (L, R, K, C, D), like ``values``. Zeros, not arbitrary memory, where nothing was
             written: a hidden column must be finite (0 * NaN is NaN).
+        offsets: (R,) what a row's positions are off the number of tokens before them: behind
+            images, some families count fewer positions than tokens (0 or less).
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class KVCache:
         self.values = self._buffer(like, 0, 0)
         self.bias = like.new_empty(0, 0)
         self.starts = like.new_empty(0, dtype=torch.int64)
+        self.offsets = like.new_empty(0, dtype=torch.int64)
         self.num_rows = 0
         self.begin = 0
         """First column any row uses."""
@@ -75,13 +78,18 @@ class KVCache:
         """Allocated columns."""
         return self.bias.shape[1]
 
-    def admit(self, spans: Sequence[Span], repeats: Sequence[int]) -> None:
-        """Append ``repeats[i]`` rows that begin with ``spans[i]``."""
+    def admit(self, spans: Sequence[Span], repeats: Sequence[int],
+              offsets: Sequence[int] | None = None) -> None:
+        """Append ``repeats[i]`` rows that begin with ``spans[i]``.
+
+        Their next token's position is the span's length plus ``offsets[i]`` (0 where not given).
+        """
+        offsets = offsets or [0] * len(spans)
         end = max(span.length for span in spans)
         # The slack lets prompts that are somewhat longer than these be admitted later.
         end = max(self.end, end) if self.num_rows else _round_up(end, 4 * _BLOCK)
         self._make_room(self.num_rows + sum(repeats), end)
-        for span, count in zip(spans, repeats, strict=True):
+        for span, count, offset in zip(spans, repeats, offsets, strict=True):
             rows = slice(self.num_rows, self.num_rows + count)
             start = end - span.length
             self.keys[:, rows, :, start:end] = span.keys[:, None]
@@ -89,6 +97,7 @@ class KVCache:
             self.bias[rows, :start] = float("-inf")
             self.bias[rows, start:] = 0
             self.starts[rows] = start
+            self.offsets[rows] = offset
             self.num_rows = rows.stop
         self.begin = int(self.starts[: self.num_rows].min())
 
@@ -99,7 +108,8 @@ class KVCache:
             # Sliding within a buffer that is more than half full would soon be needed again.
             self._move(len(self.starts), columns if 2 * used <= columns else 2 * columns, used)
         self.end += 1
-        return (self.end - 1) - self.starts[: self.num_rows]
+        live = slice(0, self.num_rows)
+        return (self.end - 1) - self.starts[live] + self.offsets[live]
 
     def write(self, layer: int, key: Tensor, value: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         """Write the open column, (r, K, D) each; return the keys and values of the window."""
@@ -135,6 +145,7 @@ class KVCache:
                 window[:, target] = window[:, source]
             self.bias[target] = self.bias[source]
             self.starts[target] = self.starts[source]
+            self.offsets[target] = self.offsets[source]
         self.num_rows = kept
         if kept:
             self.begin = int(self.starts[:kept].min())
@@ -157,14 +168,16 @@ class KVCache:
         keys = self._buffer(self.keys, capacity, columns)
         values = self._buffer(self.values, capacity, columns)
         bias = self.bias.new_zeros(capacity, columns)
-        starts = self.starts.new_zeros(capacity)
+        starts, offsets = self.starts.new_zeros(capacity), self.offsets.new_zeros(capacity)
         live, begin = slice(0, self.num_rows), end - (self.end - self.begin)
         for fresh, old in ((keys, self.keys), (values, self.values)):
             fresh[:, live, :, begin:end] = old[:, live, :, self.begin:self.end]
         bias[live, :begin] = float("-inf")
         bias[live, begin:end] = self.bias[live, self.begin:self.end]
         starts[live] = self.starts[live] + (end - self.end)
-        self.keys, self.values, self.bias, self.starts = keys, values, bias, starts
+        offsets[live] = self.offsets[live]
+        self.keys, self.values, self.bias = keys, values, bias
+        self.starts, self.offsets = starts, offsets
         self.begin, self.end = begin, end
 
     def _buffer(self, like: Tensor, capacity: int, columns: int) -> Tensor:

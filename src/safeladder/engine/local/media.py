@@ -8,9 +8,12 @@ processor alone, so the placeholder is expanded here, once, and nowhere else.
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -22,6 +25,22 @@ from safeladder.errors import MissingExtra, ModelError
 from safeladder.types import IntArray, Media
 
 
+@dataclass(frozen=True, eq=False)
+class ExpandedImage:
+    """One image of a row."""
+
+    media: Media
+    tensors: dict[str, Tensor]
+    """``pixel_values`` and what else the processor makes; first axis counts images or patches."""
+    places: IntArray
+    """(n,) where its image tokens are in the row; row breaks and the like are no image tokens."""
+
+    @property
+    def digest(self) -> str:
+        """Equal for images of equal content."""
+        return self.media.digest
+
+
 @dataclass(frozen=True)
 class ExpandedRow:
     """One row as the model sees it."""
@@ -30,8 +49,29 @@ class ExpandedRow:
     """(S,) ids with every image at its full length."""
     positions: IntArray
     """(T,) for each token id given, where it (of an image: its last position) is in the row."""
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    """``pixel_values`` and what else the processor makes; first axis counts images or patches."""
+    images: tuple[ExpandedImage, ...] = ()
+    axes: Tensor | None = None
+    """(3, S) positions in a model that counts them along three axes, once
+    :meth:`~safeladder.engine.local.vision.ImageEncoder.located` has set them; None: 0, 1, 2, ..."""
+
+    @property
+    def offset(self) -> int:
+        """Position of the token after the row, less the row's length: 0 or less."""
+        return 0 if self.axes is None else int(self.axes.max()) + 1 - self.axes.shape[1]
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """Those of all images, joined.
+
+        Raises:
+            ModelError: they do not fit together.
+        """
+        return concatenate([image.tensors for image in self.images])
+
+    @cached_property
+    def image_places(self) -> IntArray:
+        """(n,) where the image tokens are."""
+        return np.concatenate([np.zeros(0, np.int64), *(image.places for image in self.images)])
 
 
 def expand_row(
@@ -53,17 +93,19 @@ def expand_row(
         raise ModelError(f"{found} image tokens ({token}) in the ids of {len(media)} images: "
                          "give exactly one per image; the engine expands them")
     pieces: list[IntArray] = []
-    tensors: list[dict[str, Tensor]] = []
+    images: list[ExpandedImage] = []
     lengths = np.ones(len(ids), dtype=np.int64)
     start = 0
     for place, item in zip(np.flatnonzero(ids == token_id).tolist(), media, strict=True):
-        image_ids, image_tensors = _process(loaded.processor, token, item)
+        image_ids, image_tensors = _processed(loaded.processor, token, item)
         pieces += [ids[start:place], image_ids]
-        tensors.append(image_tensors)
+        first = place + int((lengths[:place] - 1).sum())
+        images.append(ExpandedImage(
+            item, image_tensors, first + np.flatnonzero(image_ids == token_id)))
         lengths[place] = len(image_ids)
         start = place + 1
     expanded = np.concatenate([*pieces, ids[start:]])
-    return ExpandedRow(expanded, np.cumsum(lengths) - 1, concatenate(tensors))
+    return ExpandedRow(expanded, np.cumsum(lengths) - 1, tuple(images))
 
 
 def media_inputs(
@@ -105,6 +147,52 @@ def concatenate(tensors: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         shapes = sorted({str(tuple(part["pixel_values"].shape[1:])) for part in tensors})
         raise ModelError(f"images of one batch differ in shape ({', '.join(shapes)}): "
                          "resize them, or train with one row per micro-batch") from error
+
+
+class _Processed:
+    """What one processor made of the images seen last, by their content.
+
+    An image comes back: with every row of its group, from sampling to training, in the next epoch.
+    """
+
+    max_bytes = 1 << 26
+
+    def __init__(self) -> None:
+        self._images: OrderedDict[str, tuple[IntArray, dict[str, Tensor]]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, digest: str) -> tuple[IntArray, dict[str, Tensor]] | None:
+        if digest in self._images:
+            self._images.move_to_end(digest)
+        return self._images.get(digest)
+
+    def keep(self, digest: str, made: tuple[IntArray, dict[str, Tensor]]) -> None:
+        self._images[digest] = made
+        self._bytes += self._size(made)
+        while self._bytes > self.max_bytes:
+            self._bytes -= self._size(self._images.popitem(last=False)[1])
+
+    def _size(self, made: tuple[IntArray, dict[str, Tensor]]) -> int:
+        return made[0].nbytes + sum(value.nbytes for value in made[1].values())
+
+
+_PROCESSED: WeakKeyDictionary[Any, _Processed] = WeakKeyDictionary()
+
+
+def _processed(
+    processor: ProcessorMixin, token: str, item: Media,
+) -> tuple[IntArray, dict[str, Tensor]]:
+    """As :func:`_process`, but made once for images of equal content that come again soon."""
+    try:
+        digest = item.digest
+    except OSError as error:
+        raise ModelError(f"cannot read the image {item.path}: {error}") from error
+    known = _PROCESSED.setdefault(processor, _Processed())
+    made = known.get(digest)
+    if made is None:
+        made = _process(processor, token, item)
+        known.keep(digest, made)
+    return made
 
 
 def _process(

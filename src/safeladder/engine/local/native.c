@@ -189,13 +189,14 @@ typedef struct {
  * column, attend from each row's first column to the open one.
  *
  * qkv (rows, heads + 2 * kv_heads, dim); qk_weight (heads + kv_heads, dim) or NULL; cos and sin
- * (positions, dim); starts (rows,); keys and values (rows, kv_heads, columns, dim); out (rows,
+ * (positions, dim); starts (rows,); offsets (rows,) of positions from columns, or NULL; keys and values (rows, kv_heads, columns, dim); out (rows,
  * heads, dim). dim is even and at most 512; scratch has room for (heads / kv_heads) * dim +
  * 2 * (columns + LANES) floats.
  */
 void safeladder_attend(const safeladder_shape *shape, const float *restrict qkv,
                        const float *restrict qk_weight, const float *restrict cos,
                        const float *restrict sin, const int64_t *restrict starts,
+                       const int64_t *restrict offsets,
                        float *restrict keys, float *restrict values, float *restrict scratch,
                        float *restrict out) {
     const int64_t dim = shape->dim, heads = shape->heads, kv_heads = shape->kv_heads;
@@ -204,7 +205,8 @@ void safeladder_attend(const safeladder_shape *shape, const float *restrict qkv,
     float *q = scratch, *scores = q + groups * dim;
     for (int64_t i = 0; i < num_heads; i++) {
         const int64_t r = i / kv_heads, h = i % kv_heads;
-        const int64_t start = starts[r], position = open - start, length = position + 1;
+        const int64_t start = starts[r], length = open - start + 1;
+        const int64_t position = open - start + (offsets ? offsets[r] : 0);
         const float *row = qkv + r * (heads + 2 * kv_heads) * dim;
         const float *row_cos = cos + position * dim, *row_sin = sin + position * dim;
         float *k_head = keys + i * head_size, *v_head = values + i * head_size;

@@ -70,6 +70,8 @@ class CacheRows(NamedTuple):
     """(N,) int64, the first column of each row."""
     end: int
     """One past the open column, which all rows share."""
+    offsets: Tensor | None = None
+    """(N,) int64, position of the open column less the number of columns before it; None: 0."""
 
 
 class Kernels:
@@ -85,7 +87,7 @@ class Kernels:
         self._silu_mul.argtypes = [pointer] * 2 + [integer] * 2
         self._silu_mul.restype = None
         self._attend = library.safeladder_attend
-        self._attend.argtypes = [pointer] * 10
+        self._attend.argtypes = [pointer] * 11
         self._attend.restype = None
         self._draw = library.safeladder_draw
         self._draw.argtypes = [pointer] * 3 + [integer] * 2 + [pointer] * 3
@@ -147,6 +149,7 @@ class Kernels:
             ctypes.addressof(packed), qkv.data_ptr(),
             None if qk_norm is None else qk_norm.data_ptr(),
             rotation[0].data_ptr(), rotation[1].data_ptr(), rows.starts.data_ptr(),
+            None if rows.offsets is None else rows.offsets.data_ptr(),
             rows.keys.data_ptr(), rows.values.data_ptr(), scratch.data_ptr(), out.data_ptr())
 
 

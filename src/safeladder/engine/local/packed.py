@@ -69,17 +69,22 @@ class PackedDecoder:
         self._rotations = torch.empty(0, spec.head_dim // 2, dtype=torch.complex64)
 
     @torch.no_grad()
-    def forward(self, weights: DecoderTensors, batch: PackedBatch, arena: Arena,
-                keep: bool) -> Activations:
-        """Run the decoder; ``keep`` holds what :meth:`backward` needs on the arena."""
+    def forward(self, weights: DecoderTensors, batch: PackedBatch, arena: Arena, keep: bool,
+                embeddings: Tensor | None = None) -> Activations:
+        """Run the decoder; ``keep`` holds what :meth:`backward` needs on the arena.
+
+        ``embeddings`` (U, E) are those of the micro-batch's images.
+        """
         x = arena.empty(len(batch.token_ids), self._spec.hidden_size)
         torch.index_select(weights.embedding, 0, batch.token_ids, out=x)
-        rotations = self._rotation_table(int(batch.positions.max()) + 1)
+        if batch.images is not None and embeddings is not None:
+            x.index_copy_(0, batch.images.places, embeddings[batch.images.sources])
+        rotation = self._rotation(batch.positions)
         saved = []
         mark = arena.height
         for number, layer in enumerate(weights.layers):
             last = number == len(weights.layers) - 1
-            settings = HeadSettings(self._heads, layer.head_norm, self._spec.eps, rotations, last)
+            settings = HeadSettings(self._heads, layer.head_norm, self._spec.eps, rotation, last)
             kept, x = self._layer_forward(layer, Attention(batch, settings, arena), x, arena)
             if keep:
                 saved.append(kept)
@@ -90,10 +95,11 @@ class PackedDecoder:
 
     @torch.no_grad()
     def backward(self, weights: DecoderTensors, batch: PackedBatch, activations: Activations,
-                 grad_hidden: Tensor, gradients: DecoderTensors, arena: Arena) -> None:
+                 grad_hidden: Tensor, gradients: DecoderTensors, arena: Arena) -> Tensor | None:
         """Add the gradients of ``sum(hidden * grad_hidden)`` to ``gradients``.
 
-        ``grad_hidden`` (n, E) is overwritten.
+        ``grad_hidden`` (n, E) is overwritten. Returns the gradient of the images' embeddings,
+        (U, E), which the embeddings of the image tokens do not get.
         """
         grad = arena.zeros(len(batch.token_ids), self._spec.hidden_size)
         # the last layer has outputs for own tokens only
@@ -104,8 +110,14 @@ class PackedDecoder:
             self._mlp_backward(layer, saved, part, grads, arena)
             self._attention_backward(layer, saved, part, grad, grads, arena)
             part = grad
+        grad_images = None
+        if batch.images is not None:
+            grad_images = grad.new_zeros(batch.images.num_embeddings, grad.shape[1])
+            grad_images.index_add_(0, batch.images.sources, grad[batch.images.places])
+            grad.index_fill_(0, batch.images.places, 0)
         gradients.embedding.add_(torch.ops.aten.embedding_dense_backward(
             grad, batch.token_ids, len(weights.embedding), -1, False))
+        return grad_images
 
     # ------------------------------------------------------------------ forward
 
@@ -135,16 +147,22 @@ class PackedDecoder:
         arena.release(mark)
         return gate_up
 
-    def _rotation_table(self, needed: int) -> Tensor:
-        """(positions, D / 2) cos + i sin; both halves of the family's own table are equal."""
-        table = self._rotations
+    def _rotation(self, positions: Tensor) -> Tensor:
+        """(N, D / 2) cos + i sin of each token."""
+        if positions.dim() > 1:
+            return self._rotations_at(positions)
+        table, needed = self._rotations, int(positions.max()) + 1
         if needed > len(table):
-            positions = torch.arange(max(needed, 2 * len(table), 256), device=self._spec.device)
-            cos, sin = self._spec.rotary(positions)
-            half = self._spec.head_dim // 2
-            table = torch.complex(cos[:, :half].contiguous(), sin[:, :half].contiguous())
+            table = self._rotations_at(torch.arange(max(needed, 2 * len(table), 256),
+                                                    device=self._spec.device))
             self._rotations = table
-        return table
+        return table[positions]
+
+    def _rotations_at(self, positions: Tensor) -> Tensor:
+        """Both halves of the family's own cosines and sines are equal: one is enough."""
+        cos, sin = self._spec.rotary(positions)
+        half = self._spec.head_dim // 2
+        return torch.complex(cos[:, :half].contiguous(), sin[:, :half].contiguous())
 
     # ------------------------------------------------------------------ backward
 

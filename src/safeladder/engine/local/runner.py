@@ -22,6 +22,35 @@ class PromptInput(NamedTuple):
     expanded: ExpandedRow | None = None
     """Made when the call is made, so that a wrong image is its own caller's error."""
 
+    @property
+    def shown(self) -> ExpandedRow | None:
+        """The row as the model sees it, if it has images."""
+        return self.expanded if self.media else None
+
+    @property
+    def offset(self) -> int:
+        """Position of the token after the prompt, less its length: 0 or less."""
+        return 0 if self.shown is None else self.shown.offset
+
+    @property
+    def model_ids(self) -> Sequence[int]:
+        """The ids that the model sees, images at their full length."""
+        return self.token_ids if self.shown is None else self.shown.token_ids.tolist()
+
+    @property
+    def key(self) -> tuple[int, ...]:
+        """What the keys and values of the row depend on: the ids that the model sees, and for
+        image tokens numbers that only this place of this image has.
+        """
+        if self.shown is None:
+            return self.token_ids
+        ids = list(self.model_ids)
+        for image in self.shown.images:
+            content = -1 - (int(image.digest, 16) << 32)
+            for number, place in enumerate(image.places.tolist()):
+                ids[place] = content - number
+        return tuple(ids)
+
 
 @dataclass
 class Counters:
@@ -55,8 +84,8 @@ class Runner(Protocol):
         """Feed every row its last token; return (R, vocabulary) logits."""
         ...
 
-    def remember(self, row: int, token_ids: tuple[int, ...]) -> None:
-        """Keep a finished row (prompt and completion) for prompts that continue it."""
+    def remember(self, row: int, prompt: PromptInput, completion: tuple[int, ...]) -> None:
+        """Keep a finished row for prompts that continue it."""
         ...
 
     def drop(self, finished: Sequence[int]) -> list[int]:

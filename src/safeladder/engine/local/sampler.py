@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from safeladder.engine.base import Capability, SamplingParams
-from safeladder.engine.local.decoder import FastDecoder
+from safeladder.engine.local.decoder import FastDecoder, image_logits
 from safeladder.engine.local.families import DecoderSpec, agrees
 from safeladder.engine.local.fast import FastRunner
 from safeladder.engine.local.generic import GenericRunner
@@ -34,6 +34,7 @@ from safeladder.engine.local.models import LoadedModel
 from safeladder.engine.local.rows import Request, Rows
 from safeladder.engine.local.runner import Counters, PromptInput, Runner
 from safeladder.engine.local.scheduler import Scheduler
+from safeladder.engine.local.vision import ImageEncoder, images_agree
 from safeladder.errors import SamplingError, StaleSampler
 from safeladder.types import Completion, FloatArray, Media
 
@@ -73,6 +74,7 @@ class SamplingEngine:
     """Buffers that no sampler is using."""
     continuations: Continuations = field(init=False)
     _verified: bool | None = None
+    _verified_images: bool | None = None
 
     def __post_init__(self) -> None:
         self.continuations = Continuations(patience=2 * self.options.max_rows)
@@ -111,6 +113,22 @@ class SamplingEngine:
                 return None
         return decoder
 
+    def image_encoder(self, decoder: FastDecoder, keep: bool) -> ImageEncoder | None:
+        """The vision half for ``decoder`` with the current weights, if it can be used."""
+        encoder = ImageEncoder.of(self.loaded)
+        if encoder is None or self._verified_images is False:
+            return None
+        if self._verified_images is None:
+            self._verified_images = images_agree(
+                self.loaded, decoder.spec, lambda row: image_logits(decoder, encoder, row))
+            if not self._verified_images:
+                _logger.warning(
+                    "with an image, the hand-written forward of %s differs from the model's own: "
+                    "sampling with images goes through the model's own, which is slower",
+                    decoder.spec.family)
+                return None
+        return encoder.frozen() if keep else encoder
+
     def generic_model(self, keep: bool) -> LoadedModel:
         """The model itself, or a copy that keeps the current weights."""
         if not keep:
@@ -142,7 +160,7 @@ class _Score(NamedTuple):
 
 
 class _Lane:
-    """A runner with its queue: text of known families in one, everything else in another."""
+    """A runner with its queue: known families in one, everything else in another."""
 
     def __init__(self, runner: Runner, scheduler: Scheduler, fast: bool) -> None:
         self.runner = runner
@@ -202,9 +220,10 @@ class LocalSampler:
         self._vocab_size = int(text_config.vocab_size)
         self._max_positions: int | None = getattr(text_config, "max_position_embeddings", None)
         decoder = engine.decoder(keep)
+        self._images = None if decoder is None else engine.image_encoder(decoder, keep)
         self._fast = None if decoder is None else self._fast_lane(decoder)
         self._generic: _Lane | None = None
-        if self._fast is None or engine.loaded.processor is not None:
+        if self._fast is None or (engine.loaded.processor is not None and self._images is None):
             self._generic = self._generic_lane(engine.generic_model(keep))
 
     @property
@@ -226,6 +245,11 @@ class LocalSampler:
     def is_fast(self) -> bool:
         """Whether text goes through the hand-written forward."""
         return self._fast is not None
+
+    @property
+    def is_fast_with_images(self) -> bool:
+        """Whether prompts with images do, too."""
+        return self._images is not None
 
     async def sample(
         self, prompt_ids: Sequence[int], params: SamplingParams, n: int = 1,
@@ -292,10 +316,10 @@ class LocalSampler:
         if min(ids) < 0 or max(ids) >= self._vocab_size:
             raise SamplingError(f"token ids must be in [0, {self._vocab_size}), "
                                 f"got {min(ids)} to {max(ids)}: another model's tokenizer?")
-        expanded = None
-        if self._generic is not None or media:
-            expanded = expand_row(self._engine.loaded, ids, media)
-        length = len(ids) if expanded is None else len(expanded.token_ids)
+        expanded = expand_row(self._engine.loaded, ids, media)
+        if self._images is not None:
+            expanded = self._images.located(expanded)
+        length = len(expanded.token_ids)
         if self._max_positions is not None and length + max_tokens > self._max_positions:
             raise SamplingError(
                 f"{length} prompt tokens and max_tokens {max_tokens} exceed the model's "
@@ -303,13 +327,14 @@ class LocalSampler:
         return PromptInput(ids, tuple(media), expanded)
 
     def _lane(self, prompt: PromptInput) -> _Lane:
-        if self._fast is not None and not prompt.media:
+        if self._fast is not None and (not prompt.media or self._images is not None):
             return self._fast
         assert self._generic is not None
         return self._generic
 
     def _fast_lane(self, decoder: FastDecoder) -> _Lane:
-        runner = FastRunner(decoder, self._engine.idle_caches, self._prefixes(), self.counters)
+        runner = FastRunner(decoder, self._engine.idle_caches, self._prefixes(), self.counters,
+                            self._images)
         rows = Rows(decoder.spec.vocab_size, decoder.spec.device)
         return _Lane(runner, self._scheduler(runner, rows), fast=True)
 

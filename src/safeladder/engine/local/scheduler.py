@@ -32,6 +32,8 @@ class Scheduler:
         self._max_rows = max_rows
         self._counters = counters
         self._waiting: deque[Request] = deque()
+        self._joining: list[Request] = []
+        """Neither waiting nor in the batch: their prompts are being encoded."""
         self._last = torch.empty(0, dtype=torch.int64)
 
     @property
@@ -48,12 +50,14 @@ class Scheduler:
         self._drop([row for row, (request, _) in enumerate(self._rows.owners) if request.done])
         logits = [self._runner.step(self._last)] if len(self._rows) else []
         admissible = list(self._admissible())
+        self._joining = [request for request, _ in admissible]
         if admissible:
             logits.append(self._runner.admit([request.prompt for request, _ in admissible],
                                              [count for _, count in admissible]))
             for request, count in admissible:
                 for row in range(request.admitted - count, request.admitted):
                     self._rows.add(request, row)
+        self._joining = []
         if not logits:
             return
         chosen = choose(logits[0] if len(logits) == 1 else torch.cat(logits),
@@ -64,15 +68,17 @@ class Scheduler:
         self._last = chosen.tokens
         for row in finished:
             request, number = self._rows.owners[row]
-            self._runner.remember(row, request.prompt.token_ids + self._rows.tokens(row))
+            self._runner.remember(row, request.prompt, self._rows.tokens(row))
             request.finish(number, self._rows.completion(row, self._policy_version))
         self._drop(finished)
 
     def fail(self, error: BaseException) -> None:
         """Answer all requests with an error and start afresh."""
-        for request in {request for request, _ in self._rows.owners} | set(self._waiting):
+        owners = {request for request, _ in self._rows.owners}
+        for request in owners | set(self._waiting) | set(self._joining):
             request.fail(error)
         self._waiting.clear()
+        self._joining = []
         self._rows.clear()
         self._runner.reset()
 

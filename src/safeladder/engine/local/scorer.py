@@ -2,8 +2,8 @@
 
 Both are about the outputs after the last token of a row: a :class:`LocalScorer` returns them, a
 :class:`LocalChoices` reads the log-probabilities of a few continuations from them. Calls that are
-made together (``asyncio.gather``) are computed together, in batches of rows of like length. Text
-rows of known families take the hand-written forward; all others the model's own.
+made together (``asyncio.gather``) are computed together, in batches of rows of like length. Rows
+of known families take the hand-written forward; all others the model's own.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from safeladder.engine.local.decoder import FastDecoder
+from safeladder.engine.local.decoder import FastDecoder, image_logits
 from safeladder.engine.local.families import DecoderSpec, agrees
 from safeladder.engine.local.kv import Span
 from safeladder.engine.local.media import ExpandedRow, collate, expand_row
 from safeladder.engine.local.models import LoadedModel
 from safeladder.engine.local.runner import chunks
+from safeladder.engine.local.vision import ImageEncoder, images_agree
 from safeladder.errors import ModelError
 from safeladder.types import FloatArray, Media
 
@@ -67,6 +68,7 @@ class _Pooled(Generic[Result]):
                 spec, loaded.model, decoder.sequence_logits):
             decoder = None
         self._decoder = decoder
+        self._images = None if decoder is None else _images(loaded, decoder)
         config: Any = loaded.config.get_text_config()
         self._max_positions: int | None = getattr(config, "max_position_embeddings", None)
         self._num_ids = int(config.vocab_size)
@@ -80,6 +82,8 @@ class _Pooled(Generic[Result]):
             raise ModelError(f"a row needs at least one token, each in [0, {self._num_ids}); got "
                              f"{len(ids)} tokens: another model's tokenizer?")
         row = expand_row(self._loaded, ids, media)
+        if self._images is not None:
+            row = self._images.located(row)
         longest = len(row.token_ids) + max(map(len, choices), default=0)
         if self._max_positions is not None and longest > self._max_positions:
             raise ModelError(f"{longest} tokens exceed the model's {self._max_positions} positions")
@@ -109,10 +113,12 @@ class _Pooled(Generic[Result]):
             ask.future.set_result(result.numpy(force=True).astype(np.float32))
 
     def _batches(self, asks: Sequence[_Ask]) -> list[list[_Ask]]:
-        """Rows of like length whose image tensors fit together."""
+        """Rows of like length whose image tensors fit together where the model joins them."""
         by_form: dict[object, list[_Ask]] = {}
         for ask in asks:
-            form = tuple((name, value.shape[1:]) for name, value in ask.row.tensors.items())
+            form: object = None
+            if self._images is None:
+                form = tuple((name, value.shape[1:]) for name, value in ask.row.tensors.items())
             by_form.setdefault(form, []).append(ask)
         made = []
         for group in by_form.values():
@@ -123,8 +129,9 @@ class _Pooled(Generic[Result]):
 
     def _encode(self, rows: Sequence[ExpandedRow]) -> list[_Encoded]:
         """The outputs after the last token of each row of one batch."""
-        if self._decoder is not None and not rows[0].tensors:
-            encoded = self._decoder.encode([row.token_ids.tolist() for row in rows])
+        if self._decoder is not None and (self._images is not None or not rows[0].images):
+            seen = [] if self._images is None else self._images.seen(rows, [0] * len(rows))
+            encoded = self._decoder.encode([row.token_ids.tolist() for row in rows], seen=seen)
             last = torch.stack([encoded.hidden[i, len(row.token_ids) - 1]
                                 for i, row in enumerate(rows)])
             logits = self._decoder.logits(last)
@@ -215,8 +222,11 @@ class LocalChoices(_Pooled[FloatArray]):
         """Log-probabilities of the tokens after the first of each choice, summed."""
         choices = [batch[a].choices[k] for a, k in which]
         if self._decoder is not None and encoded[which[0][0]].past is not None:
+            seen = [] if self._images is None else [
+                self._images.behind(batch[a].row, len(choice) - 1)
+                for (a, _), choice in zip(which, choices, strict=True)]
             made = self._decoder.encode([choice[:-1] for choice in choices],
-                                        [encoded[a].past for a, _ in which])
+                                        [encoded[a].past for a, _ in which], seen)
             outputs = [self._decoder.logits(made.hidden[i, : len(choice) - 1])
                        for i, choice in enumerate(choices)]
         else:
@@ -229,9 +239,18 @@ class LocalChoices(_Pooled[FloatArray]):
                 for logits, choice in zip(outputs, choices, strict=True)]
 
 
+def _images(loaded: LoadedModel, decoder: FastDecoder) -> ImageEncoder | None:
+    """The vision half of a known model, compared once with the model's own forward."""
+    encoder = ImageEncoder.of(loaded)
+    if encoder is not None and images_agree(
+            loaded, decoder.spec, lambda row: image_logits(decoder, encoder, row)):
+        return encoder
+    return None
+
+
 def _longer(row: ExpandedRow, ids: Sequence[int]) -> ExpandedRow:
     more = np.asarray(ids, np.int64)
-    return ExpandedRow(np.concatenate([row.token_ids, more]), row.positions, row.tensors)
+    return ExpandedRow(np.concatenate([row.token_ids, more]), row.positions, row.images)
 
 
 def _summed(logits: Tensor, targets: Sequence[int]) -> Tensor:
