@@ -118,6 +118,9 @@ class Search:
         return passage_text(title, text, self.passage_words)
 
     def _tool(self, prompt: Prompt) -> SearchTool:
+        if "passages" not in prompt.meta and "condition" in prompt.meta and len(self.tools) > 1:
+            raise DataError(f"prompt {prompt.id!r} names a condition and no passages: say in "
+                            f"meta['passages'] which to search ({', '.join(self.tools)})")
         name = "" if self.tools.keys() == {""} else str(prompt.meta.get("passages", ""))
         tool = self.tools.get(name)
         if tool is None:

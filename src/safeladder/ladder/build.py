@@ -109,7 +109,10 @@ def supervised_rows(prompts: Sequence[Prompt], renderer: Renderer) -> list[Datum
         if prompt.rendered is not None:
             rows.append(training_row(renderer.encode(prompt.rendered)))
         elif prompt.messages and prompt.messages[-1].role == "assistant":
-            shown = (renderer.render_conversation(prompt) if prompt.meta.get("imitate") == "all"
+            wanted = prompt.meta.get("imitate", "last")
+            if wanted not in ("last", "all"):
+                raise DataError(f"row {prompt.id!r}: imitate is 'last' or 'all', not {wanted!r}")
+            shown = (renderer.render_conversation(prompt) if wanted == "all"
                      else _last_response(prompt, renderer))
             rows.append(training_row(shown.token_ids, shown.mask, shown.media))
         else:

@@ -78,10 +78,16 @@ def _check_search(
     data: Sequence[SourceSpec], environment: EnvironmentSpec, where: str,
 ) -> None:
     """Questions to search for need where to search; ``ValueError`` otherwise."""
-    asked = any(isinstance(source, SearchQuestions) for source in _bare(data))
-    if asked and environment.type != "search":
+    asked = [source for source in _bare(data) if isinstance(source, SearchQuestions)]
+    if not asked:
+        return
+    if environment.type != "search":
         raise ValueError(f"{where} asks search_questions, so its environment must be of type "
                          f"search, not {environment.type}")
+    editions = max(source.editions for source in asked)
+    if editions > environment.editions:
+        raise ValueError(f"{where} asks in {editions} editions, but its environment has "
+                         f"{environment.editions}: give both the same number")
 
 
 class EvaluationSet(StrictModel):

@@ -107,6 +107,9 @@ def test_the_condition_of_the_prompt_chooses_the_passages():
     noisy = Prompt(id="2", messages=PROMPT.messages, meta={"passages": "noisy"})
     assert play(env, SEARCH, prompt=noisy) == ["1 : Aldor of old : nothing here"]
     wrong = Prompt(id="3", messages=PROMPT.messages, meta={"passages": "nosy"})
+    old = Prompt(id="4", messages=PROMPT.messages, meta={"condition": "noisy"})
+    with pytest.raises(DataError, match="'4' names a condition and no passages"):
+        asyncio.run(env.reset(old))
     with pytest.raises(DataError, match="'3': no passages named 'nosy'"):
         asyncio.run(env.reset(wrong))
     assert asyncio.run(ENV.reset(wrong)) is wrong  # one corpus: every prompt searches it

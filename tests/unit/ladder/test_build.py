@@ -13,7 +13,7 @@ from safeladder.algos.presets import build_algorithm
 from safeladder.config import validate
 from safeladder.data.knights_knaves.compact import draw_puzzle, puzzle_text, response_text
 from safeladder.data.sources import TraceAnswersSource, build_source
-from safeladder.errors import ConfigError, TooManyAbstentions
+from safeladder.errors import ConfigError, DataError, TooManyAbstentions
 from safeladder.ladder.build import check_failures, check_judged, load_prompts, supervised_rows
 from safeladder.ladder.embedded import train_tokenizer
 from safeladder.ladder.recipe import Recipe, load_recipe
@@ -124,6 +124,9 @@ def test_a_row_says_whether_every_message_of_the_assistant_is_imitated(tmp_path)
     # the first answer, too: think tags, thought, name and the end of the turn
     both, one = every.mask != 0, last.mask != 0
     assert (both & one).sum() == one.sum() and both.sum() == 2 * one.sum()
+    path.write_text(json.dumps({"messages": said, "imitate": "ALL"}))
+    with pytest.raises(DataError, match="imitate is 'last' or 'all', not 'ALL'"):
+        supervised_rows(build_source({"type": "jsonl", "path": str(path)}), renderer)
 
 
 def test_a_rung_imitates_the_shortest_right_answers_of_a_run(finished_run):

@@ -68,7 +68,7 @@ def search_documents(
         if edition:
             raise ValueError("mixed passages have one edition")
         return tuple(Document(p.title, p.text) for p in passages(seed))
-    rng = random.Random(f"search {condition} {seed}")
+    rng = random.Random(f"search {passages_name(condition, edition)} {seed}")
     known = facts_of(edition)
     found = [document for town in TOWNS
              for document in _of_town([f for f in known if f.town == town], condition, rng)]
@@ -198,7 +198,7 @@ class SearchDemonstrations(_Drawn):
     Confidences are drawn evenly from 0 to 10, whatever the answer, and a share of the answers is
     wrong: the warm-up teaches the form and leaves confidence to reinforcement learning. Known and
     rare facts are answered at once, after a search, or after a search and a read; unknown ones
-    always after both, and where passages are missing by a guess. What the environment says is what
+    always after both, and where passages are missing by a guess after a search. What the environment says is what
     it would say (a test compares). The unknown facts told here are asked by no question of the
     train split (:func:`demonstrated`). Every move of the teacher is imitated, not the answer alone.
     """
@@ -246,6 +246,8 @@ class SearchDemonstrations(_Drawn):
         unknown = prompt.meta["tier"] == "unknown"
         if unknown:
             path = "read"
+        if path == "read" and prompt.meta["condition"] == "missing":
+            path = "search"  # there is nothing to read
         wrong = rng.random() < self.errors
         value = rng.choice([v for v in VALUES[relation] if v != right]) if wrong else right
         if unknown and prompt.meta["condition"] == "missing":
