@@ -97,6 +97,17 @@ def test_questions_to_search_for_need_where_to_search(place, key, message):
             validate(Recipe, data, "recipe")
 
 
+def test_questions_are_asked_in_no_edition_that_the_environment_has_not():
+    data: Any = spec()
+    data["rungs"][1]["data"][0]["editions"] = 3
+    data["rungs"][1]["environment"]["editions"] = 2
+    with pytest.raises(ConfigError, match="rung 'deliberative_rl' asks in 3 editions, but its "
+                       "environment has 2"):
+        validate(Recipe, data, "recipe")
+    data["rungs"][1]["environment"]["editions"] = 3
+    validate(Recipe, data, "recipe")
+
+
 def answered(run, rung, confidence):
     """Leave an evaluation of one wrong answer with a confidence."""
     prompt = Prompt("p", (), "Sil", task="search")
