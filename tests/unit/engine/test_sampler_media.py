@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from tiny_decoders import EOS, IMAGE_TOKENS, prompts, tiny, tiny_with_images
+from tiny_decoders import EOS, IMAGE_TOKENS, PatchProcessor, prompts, tiny, tiny_with_images
 
 from safeladder.engine.base import Capability, SamplingParams
+from safeladder.engine.local.compute import Compute
 from safeladder.engine.local.decoder import FastDecoder
 from safeladder.engine.local.families import DecoderSpec
 from safeladder.engine.local.media import expand_row, media_inputs
 from safeladder.engine.local.models import LoadedModel
-from safeladder.engine.local.sampler import SamplingEngine, SamplingOptions
+from safeladder.engine.local.sampler import LocalSampler, SamplingEngine, SamplingOptions
+from safeladder.engine.local.scorer import LocalChoices
 from safeladder.engine.local.vision import ImageEncoder
 from safeladder.errors import ModelError
 from safeladder.types import Media
@@ -221,6 +224,47 @@ def test_a_model_whose_images_are_read_otherwise_goes_its_own_way(
     row = row_with_image(loaded, 1)
     (made,) = asyncio.run(sampler.sample(row, GREEDY, 1, LARGE[:1]))
     assert list(made.token_ids) == generate(loaded, row, LARGE[0])
+
+
+@pytest.mark.parametrize("error", [
+    ValueError("Image features and image tokens do not match\nand more"), ImportError(),
+    ModelError("no light"), RuntimeError("sizes"), TypeError("images")])
+def test_a_probe_image_that_cannot_be_taken_leaves_text_as_it_was(
+    error: Exception, caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Refusing(PatchProcessor):
+        def __call__(self, images: list[np.ndarray], **_: object) -> dict[str, torch.Tensor]:
+            raise error
+    text = prompts(6)[0]
+    (expected,) = asyncio.run(SamplingEngine(tiny_with_images("qwen2.5-vl")).sampler().sample(
+        text, GREEDY))
+    for open_one in (lambda it: SamplingEngine(it).sampler(), LocalChoices,
+                     lambda it: Compute(it, 1000, 1, False)):
+        caplog.clear()
+        opened = open_one(replace(tiny_with_images("qwen2.5-vl"), processor=Refusing()))
+        (record,) = caplog.records
+        said = record.getMessage()
+        assert "\n" not in said and (str(error).partition("\n")[0] or "ImportError") in said
+        if isinstance(opened, LocalSampler):
+            assert opened.is_fast and not opened.is_fast_with_images
+            assert asyncio.run(opened.sample(text, GREEDY))[0].token_ids == expected.token_ids
+        if isinstance(opened, Compute):
+            assert opened.is_packed and not opened.is_packed_with_images
+
+
+def test_choices_say_that_images_are_read_otherwise_and_give_the_numbers_of_forward(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:
+    loaded = tiny_with_images("qwen2.5-vl")
+    row = row_with_image(loaded, 1)
+    with torch.no_grad():
+        exact = loaded.model(**media_inputs(loaded, row, LARGE[:1])).logits[0, -1].log_softmax(-1)
+    monkeypatch.setattr(ImageEncoder, "located", lambda self, row: row)  # positions as in text
+    choices = LocalChoices(loaded)
+    (record,) = caplog.records
+    assert "with an image" in record.getMessage()
+    found = asyncio.run(choices.choice_logprobs(row, [[5], [9]], LARGE[:1]))
+    np.testing.assert_allclose(found, exact[[5, 9]], atol=2e-5)
 
 
 def test_an_error_of_the_vision_tower_reaches_everyone_who_waits(

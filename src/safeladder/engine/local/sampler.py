@@ -122,10 +122,6 @@ class SamplingEngine:
             self._verified_images = images_agree(
                 self.loaded, decoder.spec, lambda row: image_logits(decoder, encoder, row))
             if not self._verified_images:
-                _logger.warning(
-                    "with an image, the hand-written forward of %s differs from the model's own: "
-                    "sampling with images goes through the model's own, which is slower",
-                    decoder.spec.family)
                 return None
         return encoder.frozen() if keep else encoder
 

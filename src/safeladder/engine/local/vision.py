@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +24,8 @@ from safeladder.engine.local.media import ExpandedImage, ExpandedRow, collate, e
 from safeladder.engine.local.models import LoadedModel
 from safeladder.errors import ModelError
 from safeladder.types import Media
+
+_logger = logging.getLogger(__name__)
 
 _MODELS = {"LlavaModel", "InternVLModel", "Qwen2VLModel", "Qwen2_5_VLModel"}
 _PROBE_SIZE = (64, 96, 3)
@@ -162,11 +165,13 @@ class ImageEncoder:
             None if row.axes is None else row.axes[:, start:].to(device))
 
 
-@torch.no_grad()
 def images_agree(
     loaded: LoadedModel, spec: DecoderSpec, logits_fn: Callable[[ExpandedRow], Tensor],
 ) -> bool:
     """Compare a hand-written forward with the model's own on one short row with an image.
+
+    A processor or model that cannot take the row must not end work with text alone, so whatever
+    it raises is an answer too. The log says why rows with images will take the slower path.
 
     Args:
         loaded: the model, with its processor.
@@ -177,6 +182,22 @@ def images_agree(
         True if no log-probability differs by more than
         :func:`~safeladder.engine.local.families.agrees` allows.
     """
+    try:
+        if _probe_agrees(loaded, spec, logits_fn):
+            return True
+        reason = "with an image, the hand-written forward differs from the model's own"
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0]
+        reason = f"the check with an image failed ({said or type(error).__name__})"
+    _logger.warning("%s: %s; rows with images go through the model's own forward, which is slower",
+                    spec.family, reason)
+    return False
+
+
+@torch.no_grad()
+def _probe_agrees(
+    loaded: LoadedModel, spec: DecoderSpec, logits_fn: Callable[[ExpandedRow], Tensor],
+) -> bool:
     processor: Any = loaded.processor
     ids = (np.arange(7) * 7919 + 1) % spec.vocab_size
     ids[ids == processor.image_token_id] = 0
