@@ -8,12 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_decoders import EOS, IMAGE_TOKENS, PatchProcessor, prompts, tiny, tiny_with_images
+from tiny_decoders import (
+    EOS,
+    IMAGE_TOKENS,
+    VOCAB,
+    PatchProcessor,
+    prompts,
+    tiny,
+    tiny_with_images,
+)
 
 from safeladder.engine.base import Capability, SamplingParams
 from safeladder.engine.local.compute import Compute
 from safeladder.engine.local.decoder import FastDecoder
-from safeladder.engine.local.families import DecoderSpec
+from safeladder.engine.local.families import DecoderSpec, near
 from safeladder.engine.local.media import expand_row, media_inputs
 from safeladder.engine.local.models import LoadedModel
 from safeladder.engine.local.sampler import LocalSampler, SamplingEngine, SamplingOptions
@@ -250,6 +258,32 @@ def test_a_probe_image_that_cannot_be_taken_leaves_text_as_it_was(
             assert asyncio.run(opened.sample(text, GREEDY))[0].token_ids == expected.token_ids
         if isinstance(opened, Compute):
             assert opened.is_packed and not opened.is_packed_with_images
+
+
+def test_what_follows_an_image_is_compared_and_no_more(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def recording(spec: DecoderSpec, ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+        shapes.extend((tuple(ours.shape), tuple(theirs.shape)))
+        return near(spec, ours, theirs)
+    monkeypatch.setattr("safeladder.engine.local.vision.near", recording)
+    assert SamplingEngine(loaded).sampler().is_fast_with_images
+    LocalChoices(loaded)
+    assert Compute(loaded, 1000, 1, False).is_packed_with_images
+    # the last position of the image and the three tokens behind it
+    assert shapes == [(4, VOCAB)] * 6
+
+
+def test_an_image_that_is_read_in_another_order_is_found_from_behind_it(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    embeddings = ImageEncoder.embeddings
+    monkeypatch.setattr(ImageEncoder, "embeddings", lambda self, images: [
+        made.roll(1, 0) for made in embeddings(self, images)])
+    assert not SamplingEngine(loaded).sampler().is_fast_with_images
+    assert not Compute(loaded, 1000, 1, False).is_packed_with_images
 
 
 def test_choices_say_that_images_are_read_otherwise_and_give_the_numbers_of_forward(

@@ -18,6 +18,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,7 +121,7 @@ class SamplingEngine:
             return None
         if self._verified_images is None:
             self._verified_images = images_agree(
-                self.loaded, decoder.spec, lambda row: image_logits(decoder, encoder, row))
+                self.loaded, decoder.spec, partial(image_logits, decoder, encoder))
             if not self._verified_images:
                 return None
         return encoder.frozen() if keep else encoder

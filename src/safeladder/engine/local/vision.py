@@ -29,6 +29,7 @@ _logger = logging.getLogger(__name__)
 
 _MODELS = {"LlavaModel", "InternVLModel", "Qwen2VLModel", "Qwen2_5_VLModel"}
 _PROBE_SIZE = (64, 96, 3)
+_PROBE_PLACE = 3
 _MAX_KNOWN_AXES = 4096
 
 
@@ -166,7 +167,7 @@ class ImageEncoder:
 
 
 def images_agree(
-    loaded: LoadedModel, spec: DecoderSpec, logits_fn: Callable[[ExpandedRow], Tensor],
+    loaded: LoadedModel, spec: DecoderSpec, logits_fn: Callable[[ExpandedRow, int], Tensor],
 ) -> bool:
     """Compare a hand-written forward with the model's own on one short row with an image.
 
@@ -176,10 +177,10 @@ def images_agree(
     Args:
         loaded: the model, with its processor.
         spec: of the model's decoder.
-        logits_fn: maps a row of S tokens to its logits (S, vocabulary).
+        logits_fn: maps a row and n to the logits (n, vocabulary) of its last n positions.
 
     Returns:
-        True if no log-probability differs by more than
+        True if no log-probability behind the image differs by more than
         :func:`~safeladder.engine.local.families.agrees` allows.
     """
     try:
@@ -196,12 +197,12 @@ def images_agree(
 
 @torch.no_grad()
 def _probe_agrees(
-    loaded: LoadedModel, spec: DecoderSpec, logits_fn: Callable[[ExpandedRow], Tensor],
+    loaded: LoadedModel, spec: DecoderSpec, logits_fn: Callable[[ExpandedRow, int], Tensor],
 ) -> bool:
     processor: Any = loaded.processor
     ids = (np.arange(7) * 7919 + 1) % spec.vocab_size
     ids[ids == processor.image_token_id] = 0
-    ids[3] = processor.image_token_id
+    ids[_PROBE_PLACE] = processor.image_token_id
     pixels = (np.arange(np.prod(_PROBE_SIZE)) * 7919 % 256).astype(np.uint8).reshape(_PROBE_SIZE)
     row = expand_row(loaded, ids, (Media(pixels=pixels),))
     model: Any = loaded.model
@@ -209,8 +210,11 @@ def _probe_agrees(
     training, offset = model.training, getattr(model.model, "rope_deltas", None)
     model.eval()
     try:
-        theirs = model(**collate(loaded, [row]), use_cache=False).logits[0]
-        ours = logits_fn(row)
+        # All of the image is seen from behind it, and the logits of a long one would not fit
+        behind = len(row.token_ids) - int(row.positions[_PROBE_PLACE])
+        theirs = model(**collate(loaded, [row]), use_cache=False,
+                       logits_to_keep=behind).logits[0]
+        ours = logits_fn(row, behind)
     finally:
         model.train(training)
         if hasattr(model.model, "rope_deltas"):
