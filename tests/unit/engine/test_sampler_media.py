@@ -154,8 +154,9 @@ def test_rows_with_images_join_and_leave_a_common_batch(
         assert tokens == generate(loaded, asked[i][0], *asked[i][1])[: lengths[i]], i
 
 
-def test_scores_of_rows_of_all_kinds_are_those_of_forward(loaded: LoadedModel) -> None:
-    sampler = SamplingEngine(loaded).sampler()
+@FORWARDS
+def test_scores_of_rows_of_all_kinds_are_those_of_forward(loaded: LoadedModel, fast: bool) -> None:
+    sampler = SamplingEngine(loaded, fast=fast).sampler()
     asked = [(row_with_two_images(loaded, 1), LARGE), (prompts(9)[0], []),
              (row_with_image(loaded, 2), IMAGES[:1]), (row_with_two_images(loaded, 3), IMAGES)]
 
