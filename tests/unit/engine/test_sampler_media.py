@@ -28,7 +28,7 @@ from safeladder.engine.local.sampler import LocalSampler, SamplingEngine, Sampli
 from safeladder.engine.local.scorer import LocalChoices
 from safeladder.engine.local.vision import ImageEncoder
 from safeladder.errors import ModelError
-from safeladder.types import Media
+from safeladder.types import Datum, Media
 
 FORWARDS = pytest.mark.parametrize("fast", [True, False], ids=["fast", "own"])
 GREEDY = SamplingParams(max_tokens=10, temperature=0.0, stop_token_ids=(EOS,))
@@ -122,6 +122,24 @@ def test_an_image_token_needs_its_image(loaded: LoadedModel) -> None:
     sampler = SamplingEngine(loaded).sampler()
     with pytest.raises(ModelError, match="1 image tokens"):
         asyncio.run(sampler.sample(row_with_image(loaded, 1), GREEDY))
+
+
+@FORWARDS
+def test_images_side_by_side_need_a_token_between_them_where_positions_follow_a_grid(
+    loaded: LoadedModel, fast: bool,
+) -> None:
+    row = row_with_image(loaded, 1)
+    row.insert(2, row[2])
+    sampler = SamplingEngine(loaded, fast=fast).sampler()
+    if "Qwen" not in type(loaded.model).__name__:
+        assert asyncio.run(sampler.sample(row, GREEDY, 1, LARGE))
+        return
+    with pytest.raises(ModelError, match="a token between them"):
+        asyncio.run(sampler.sample(row, GREEDY, 1, LARGE))
+    last = (np.arange(len(row)) == len(row) - 1).astype(np.float32)
+    with pytest.raises(ModelError, match="a token between them"):
+        Compute(loaded, 1000, 1, False).forward([
+            Datum(np.array(row), last, last, last, media=tuple(LARGE))])
 
 
 def test_a_text_model_takes_no_images() -> None:
