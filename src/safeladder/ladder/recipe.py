@@ -2,8 +2,8 @@
 
 A recipe is a YAML file; ``safeladder climb NAME --set a.b=c`` reads it into these models and
 writes the resolved form into the run directory. Every key has one reader. A recipe that begins with
-``extends: OTHER`` says only what differs from the other one, ``like: RUNG`` the same of a rung (what it must hold,
-and what it is compared with, stay its own).
+``extends: OTHER`` says only what differs from the other one, ``like: RUNG`` the same of a rung
+(what it must hold, and what it is compared with, stay its own).
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class RungBase(StrictModel):
     evaluate: bool = True
     compare_with: str | None = Field(
         None, description="a rung that ran before, whose answers false_certain_baseline_matched is "
-        "taken from; None: the one it starts from")
+        "taken from and false_certain_minus_matched compares with; None: the one it starts from")
     disclosure: str = Field(
         "", description="what a reader of this rung's figures must know (a noisy teacher, say); "
         "the report prints it in the same sentence")
