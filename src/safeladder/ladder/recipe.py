@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from safeladder.config import StrictModel, apply_overrides, near_miss, validate
+from safeladder.config import StrictModel, near_miss, validate
 from safeladder.data.microworld.search import SearchQuestions
 from safeladder.data.microworld.source import MicroworldSource
 from safeladder.data.sources import SourceSpec, SplitSource
@@ -358,4 +358,4 @@ def load_recipe(name: str, overrides: list[str]) -> Recipe:
         ConfigError: one line per problem: file, key, what is wrong, the nearest known key.
     """
     path = find_recipe(name)
-    return validate(Recipe, apply_overrides(read_recipe(path), overrides), str(path))
+    return validate(Recipe, read_recipe(path, overrides=overrides), str(path))
