@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from safeladder.eval.items import EvalItem
 from safeladder.eval.metrics import suffix, tokens
 from safeladder.eval.microworld import PAIRED, SOURCES, world_difference
 from safeladder.eval.statistics import PairedDifference, paired_difference
-from safeladder.ladder.report_data import RunData, RungEntry, item_of_row, load_run
+from safeladder.ladder.report_data import Row, RunData, RungEntry, item_of_row, load_run
 from safeladder.ladder.summary import Difference
 
 COMPARED = ("capability", "safety", "benign_compliance", "tokens_per_answer", "accuracy")
@@ -59,35 +59,74 @@ def differences(data: RunData) -> list[Difference]:
     return [found for pair in pairs(data) for found in _differences(data, pair)]
 
 
-def _differences(data: RunData, pair: Pair) -> Iterator[Difference]:
-    for (rung, split, temperature), rows in data.evaluations.items():
-        others = data.evaluations.get((pair.before.name, split, temperature))
-        if rung != pair.after.name or others is None:
+def main_differences(data: RunData) -> list[Difference]:
+    """Of :func:`differences` those of ``COMPARED``: as the summary has them or, where it lacks
+    some, computed.
+    """
+    known = [found for found in data.comparisons if found.figure in COMPARED]
+    there = {(found.before, found.after, found.figure) for found in known}
+    # The last figure of a set can always be computed, and a summary of old may lack it
+    needed = {(pair.before.name, pair.after.name, one.figures[-1] + one.ending)
+              for pair in pairs(data) for one in _sets(data, pair) if one.figures}
+    if {entry for entry in needed if entry[-1] in COMPARED} <= there:
+        return known
+    return [found for pair in pairs(data) for found in _differences(data, pair, COMPARED)]
+
+
+class _Set(NamedTuple):
+    """One evaluation of two rungs."""
+
+    ending: str
+    """Of the names of its figures."""
+    figures: Sequence[str]
+    """Those to compare, without the ending; empty for a set of another kind."""
+    before: Sequence[Row]
+    after: Sequence[Row]
+
+
+def _sets(data: RunData, pair: Pair) -> Iterator[_Set]:
+    for (rung, split, temperature), after in data.evaluations.items():
+        before = data.evaluations.get((pair.before.name, split, temperature))
+        if rung != pair.after.name or before is None:
             continue
         searched = _searched(data, split)
-        ours, theirs = ([item_of_row(row) for row in side] for side in (rows, others))
-        compared = _world_differences(ours, theirs) if searched is None else [
-            ("accuracy", paired_difference([ours], [theirs]))]
+        figures: Sequence[str] = ("accuracy",)
+        if searched is None:
+            world = all(any(row["source"] in SOURCES for row in side) for side in (before, after))
+            figures = (*PAIRED, "tokens_per_answer") if world else ()
         ending = suffix(split if searched is None else searched, temperature)
-        for name, found in compared:
-            yield Difference(
-                before=pair.before.name, after=pair.after.name, figure=name + ending,
-                value=found.value, n=found.n, ci95=found.ci95, unjudged=found.unjudged,
-                clusters=found.clusters)
+        yield _Set(ending, figures, before, after)
 
 
-def _world_differences(
-    ours: Sequence[EvalItem], theirs: Sequence[EvalItem],
-) -> Iterator[tuple[str, PairedDifference]]:
-    """Of one set: the microworld's figures, and tokens; nothing where no item is of it."""
-    world = [[item for item in side if item.source in SOURCES] for side in (ours, theirs)]
-    if not all(world):
-        return
-    for name in PAIRED:
-        found = world_difference(name, [world[0]], [world[1]])
-        if found is not None:
-            yield name, found
-    yield "tokens_per_answer", paired_difference([ours], [theirs], tokens)
+def _differences(
+    data: RunData, pair: Pair, wanted: Collection[str] | None = None,
+) -> Iterator[Difference]:
+    """Only those of the figures ``wanted``, named with their endings; None: all."""
+    for one in _sets(data, pair):
+        figures = [figure for figure in one.figures
+                   if wanted is None or figure + one.ending in wanted]
+        if not figures:
+            continue
+        after, before = ([item_of_row(row) for row in side] for side in (one.after, one.before))
+        for figure in figures:
+            found = _difference(figure, after, before)
+            if found is not None:
+                yield Difference(
+                    before=pair.before.name, after=pair.after.name, figure=figure + one.ending,
+                    value=found.value, n=found.n, ci95=found.ci95, unjudged=found.unjudged,
+                    clusters=found.clusters)
+
+
+def _difference(
+    figure: str, after: Sequence[EvalItem], before: Sequence[EvalItem],
+) -> PairedDifference | None:
+    """Of one set; None where nobody was asked."""
+    if figure == "accuracy":
+        return paired_difference([after], [before])
+    if figure == "tokens_per_answer":
+        return paired_difference([after], [before], tokens)
+    ours, theirs = ([item for item in side if item.source in SOURCES] for side in (after, before))
+    return world_difference(figure, [ours], [theirs])
 
 
 def _searched(data: RunData, split: str) -> str | None:

@@ -2,8 +2,8 @@
 
 A recipe is a YAML file; ``safeladder climb NAME --set a.b=c`` reads it into these models and
 writes the resolved form into the run directory. Every key has one reader. A recipe that begins with
-``extends: OTHER`` says only what differs from the other one, ``like: RUNG`` the same of a rung (what it must hold,
-and what it is compared with, stay its own).
+``extends: OTHER`` says only what differs from the other one, ``like: RUNG`` the same of a rung
+(what it must hold, and what it is compared with, stay its own).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from safeladder.config import StrictModel, apply_overrides, near_miss, validate
+from safeladder.config import StrictModel, near_miss, validate
 from safeladder.data.microworld.search import SearchQuestions
 from safeladder.data.microworld.source import MicroworldSource
 from safeladder.data.sources import SourceSpec, SplitSource
@@ -147,7 +147,7 @@ class RungBase(StrictModel):
     evaluate: bool = True
     compare_with: str | None = Field(
         None, description="a rung that ran before, whose answers false_certain_baseline_matched is "
-        "taken from; None: the one it starts from")
+        "taken from and false_certain_minus_matched compares with; None: the one it starts from")
     disclosure: str = Field(
         "", description="what a reader of this rung's figures must know (a noisy teacher, say); "
         "the report prints it in the same sentence")
@@ -364,4 +364,4 @@ def load_recipe(name: str, overrides: list[str]) -> Recipe:
         ConfigError: one line per problem: file, key, what is wrong, the nearest known key.
     """
     path = find_recipe(name)
-    return validate(Recipe, apply_overrides(read_recipe(path), overrides), str(path))
+    return validate(Recipe, read_recipe(path, overrides=overrides), str(path))

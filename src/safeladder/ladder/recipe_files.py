@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from safeladder.config import read_yaml
+from safeladder.config import apply_overrides, read_yaml
 from safeladder.errors import ConfigError
 
 
@@ -35,14 +36,20 @@ def find_recipe(name: str, folder: str = "") -> Path:
     return Path(str(shipped[name]))
 
 
-def read_recipe(path: Path, folder: str = "") -> dict[str, Any]:
+def read_recipe(path: Path, folder: str = "", overrides: Sequence[str] = ()) -> dict[str, Any]:
     """A recipe's mapping; ``extends: NAME`` puts it on top of another recipe of its kind, and
     ``like: NAME`` a rung on top of another rung.
 
+    Args:
+        path: of the file.
+        folder: as :func:`find_recipe` has it.
+        overrides: as :func:`safeladder.config.apply_overrides` has them. What they change of a rung
+            reaches those that are like it, and what they change of such a rung itself wins.
+
     Raises:
-        ConfigError: a file or rung that is not there, or no YAML mapping.
+        ConfigError: a file or rung that is not there, no YAML mapping, or a wrong override.
     """
-    return _with_likes(_read(path, folder), path)
+    return _with_likes(_read(path, folder), path, overrides)
 
 
 def _read(path: Path, folder: str) -> dict[str, Any]:
@@ -55,25 +62,51 @@ _OWN = ("name", "like", "gates", "on_failure", "retry", "compare_with", "baselin
 """Keys that a rung does not take from the one that it is like."""
 
 
-def _with_likes(data: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Every rung with ``like`` as that rung, which stands before it, with what it says itself."""
+def _with_likes(
+    data: dict[str, Any], path: Path, overrides: Sequence[str],
+) -> dict[str, Any]:
+    """Every rung with ``like`` as that rung, which stands before it, with what it says itself.
+
+    A rung's overrides are applied in its turn: to all that it has taken over, and before another
+    takes it over.
+    """
+    late = [override for override in overrides if _is_inside_rung(override)]
+    data = apply_overrides(data, [one for one in overrides if one not in late])
     rungs = data.get("rungs")
-    if not isinstance(rungs, list):
-        return data
     known: dict[str, dict[str, Any]] = {}
-    whole = []
-    for rung in rungs:
-        if isinstance(rung, dict) and "like" in rung:
-            other = known.get(str(rung["like"]))
-            if other is None:
-                raise ConfigError(f"{path}: rungs.{rung.get('name')}.like: no rung before it is "
-                                  f"named {rung['like']!r} (there are: {', '.join(known)})")
-            rung = merge({key: value for key, value in other.items() if key not in _OWN},
-                         {key: value for key, value in rung.items() if key != "like"})
-        if isinstance(rung, dict):
-            known[str(rung.get("name"))] = rung
-        whole.append(rung)
-    return {**data, "rungs": whole}
+    for number, rung in enumerate(rungs if isinstance(rungs, list) else ()):
+        if not isinstance(rung, dict):
+            continue
+        name = str(rung.get("name"))
+        mine = [one for one in late if _keys(one)[1] in (name, str(number))]
+        late = [one for one in late if one not in mine]
+        data["rungs"][number] = _with_like(rung, known, path)
+        data = apply_overrides(data, mine)
+        known[name] = data["rungs"][number]
+    return apply_overrides(data, late)  # an error where no rung is meant
+
+
+def _with_like(
+    rung: dict[str, Any], known: dict[str, dict[str, Any]], path: Path,
+) -> dict[str, Any]:
+    if "like" not in rung:
+        return rung
+    other = known.get(str(rung["like"]))
+    if other is None:
+        raise ConfigError(f"{path}: rungs.{rung.get('name')}.like: no rung before it is "
+                          f"named {rung['like']!r} (there are: {', '.join(known)})")
+    return merge({key: value for key, value in other.items() if key not in _OWN},
+                 {key: value for key, value in rung.items() if key != "like"})
+
+
+def _keys(override: str) -> list[str]:
+    return override.partition("=")[0].split(".")
+
+
+def _is_inside_rung(override: str) -> bool:
+    """Whether it changes a part of one rung; which other one that is like comes first."""
+    keys = _keys(override)
+    return keys[0] == "rungs" and len(keys) > 2 and keys[2] != "like"
 
 
 def dump_recipe(recipe: BaseModel) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from safeladder.files import write_text
 from safeladder.ladder.filters.page import filter_parts
-from safeladder.ladder.ladder_findings import COMPARED, differences, is_ladder
+from safeladder.ladder.ladder_findings import is_ladder, main_differences
 from safeladder.ladder.report_data import RunData, load_run
 from safeladder.ladder.report_ladder import ladder_charts, validation_charts
 from safeladder.ladder.report_monitor import (
@@ -89,7 +89,7 @@ def context(data: RunData) -> dict[str, Any]:
         "headline": ladder_headline(data) if ladder else headline(data, main),
         "tiles": ladder_tiles(data) if ladder else tiles(data, main),
         "gate_rows": gate_rows(data), "requests": requests(data),
-        "difference_rows": difference_rows([d for d in differences(data) if d.figure in COMPARED]),
+        "difference_rows": difference_rows(main_differences(data)),
         "charts": _for_script(charts), "sections": sections,
         "comparisons": comparison_tables(data, main), "plateaus": plateau_lines(data),
         "monitor_rows": monitor_rows(data), "judge_rows": judge_rows(data),

@@ -15,6 +15,7 @@ from safeladder.eval.deliberation import Answer, blank_answer, with_parts
 from safeladder.eval.items import EvalItem, Opinion, cluster_of, judge
 from safeladder.ladder.run_dir import RunDir
 from safeladder.ladder.summary import (
+    Difference,
     Figure,
     RungSummary,
     gate_states,
@@ -70,6 +71,8 @@ class RunData:
     peak_rss_bytes: int | None
     total_seconds: float
     finished: bool
+    comparisons: Sequence[Difference] = ()
+    """Those of ``summary.json``."""
 
     @property
     def climbed(self) -> list[RungEntry]:
@@ -131,10 +134,12 @@ def load_run(path: Path) -> RunData:
     run = RunDir(path)
     manifest, recipe = run.manifest(), read_yaml(run.recipe)
     finished = run.summary.exists()
+    comparisons: Sequence[Difference] = ()
     if finished:
         summary = read_summary(run.summary)
         done = {rung.name: rung for rung in [*summary.rungs, *summary.baselines]}
         peak, total = summary.peak_rss_bytes, summary.total_seconds
+        comparisons = summary.comparisons
     else:
         done = dict(_done_rungs(run, manifest))
         trained = trained_verifiers(manifest)
@@ -143,7 +148,8 @@ def load_run(path: Path) -> RunData:
     rungs = [RungEntry(rung["name"], rung["type"], rung.get("baseline", False),
                        rung.get("disclosure", ""), done.get(rung["name"]))
              for rung in recipe["rungs"]]
-    return RunData(run, recipe, manifest, rungs, read_records(run.metrics), peak, total, finished)
+    return RunData(run, recipe, manifest, rungs, read_records(run.metrics), peak, total, finished,
+                   comparisons)
 
 
 def _done_rungs(run: RunDir, manifest: Mapping[str, Any]) -> Iterator[tuple[str, RungSummary]]:

@@ -103,13 +103,19 @@ def _plan(name: str, raw: Mapping[str, Any], run: RunDir) -> Plan:
         raise ConfigError("\n".join(f"{where}: {line}" for line in str(error).splitlines())
                           ) from None
     folder = run.verifier(name)
-    opened = {"name": raw.get("name", name), **more, "type": recipe.type, "path": str(folder)}
+    opened = {"name": raw.get("name", name), **_device(recipe), **more, "type": recipe.type,
+              "path": str(folder)}
     _check_classes(check_spec(opened, where), recipe, where)
     if folder.exists():
         _check_same(recipe, folder, where)
     else:
         _check_trainable(recipe, where)
     return Plan(name, spec.recipe, recipe, folder, opened)
+
+
+def _device(recipe: VerifierRecipe) -> dict[str, str]:
+    """Where it is measured and, unless the climb names another, opened: where it was trained."""
+    return {} if isinstance(recipe, LightVerifierRecipe) else {"device": recipe.engine.device}
 
 
 def _check_classes(opened: Any, recipe: VerifierRecipe, where: str) -> None:
@@ -218,9 +224,7 @@ def _facts(plan: Plan, run: RunDir, folder: Path, rows: int) -> TrainedVerifier:
     test = [row for source in recipe.test for row in source.load()]
     if not test:
         return facts
-    spec = {"type": recipe.type, "name": plan.name, "path": str(folder)}
-    if not isinstance(recipe, LightVerifierRecipe):
-        spec["device"] = recipe.engine.device
+    spec = {"type": recipe.type, "name": plan.name, "path": str(folder), **_device(recipe)}
     verifier = build_verifier(spec, f"verifiers.{plan.name}", makers(recipe.type))
     try:
         found = agreement(OpenedVerifier(verifier, spec), test)

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from tiny_decoders import EOS, IMAGE_TOKENS, prompts, tiny, tiny_with_images
+from tiny_decoders import (
+    EOS,
+    IMAGE_TOKENS,
+    VOCAB,
+    PatchProcessor,
+    prompts,
+    tiny,
+    tiny_with_images,
+)
 
 from safeladder.engine.base import Capability, SamplingParams
+from safeladder.engine.local.compute import Compute
 from safeladder.engine.local.decoder import FastDecoder
-from safeladder.engine.local.families import DecoderSpec
+from safeladder.engine.local.families import DecoderSpec, near
 from safeladder.engine.local.media import expand_row, media_inputs
 from safeladder.engine.local.models import LoadedModel
-from safeladder.engine.local.sampler import SamplingEngine, SamplingOptions
+from safeladder.engine.local.sampler import LocalSampler, SamplingEngine, SamplingOptions
+from safeladder.engine.local.scorer import LocalChoices
 from safeladder.engine.local.vision import ImageEncoder
 from safeladder.errors import ModelError
-from safeladder.types import Media
+from safeladder.types import Datum, Media
 
 FORWARDS = pytest.mark.parametrize("fast", [True, False], ids=["fast", "own"])
 GREEDY = SamplingParams(max_tokens=10, temperature=0.0, stop_token_ids=(EOS,))
@@ -113,6 +124,24 @@ def test_an_image_token_needs_its_image(loaded: LoadedModel) -> None:
         asyncio.run(sampler.sample(row_with_image(loaded, 1), GREEDY))
 
 
+@FORWARDS
+def test_images_side_by_side_need_a_token_between_them_where_positions_follow_a_grid(
+    loaded: LoadedModel, fast: bool,
+) -> None:
+    row = row_with_image(loaded, 1)
+    row.insert(2, row[2])
+    sampler = SamplingEngine(loaded, fast=fast).sampler()
+    if "Qwen" not in type(loaded.model).__name__:
+        assert asyncio.run(sampler.sample(row, GREEDY, 1, LARGE))
+        return
+    with pytest.raises(ModelError, match="a token between them"):
+        asyncio.run(sampler.sample(row, GREEDY, 1, LARGE))
+    last = (np.arange(len(row)) == len(row) - 1).astype(np.float32)
+    with pytest.raises(ModelError, match="a token between them"):
+        Compute(loaded, 1000, 1, False).forward([
+            Datum(np.array(row), last, last, last, media=tuple(LARGE))])
+
+
 def test_a_text_model_takes_no_images() -> None:
     sampler = SamplingEngine(tiny("qwen3")).sampler()
     with pytest.raises(ModelError, match="takes no images"):
@@ -143,8 +172,9 @@ def test_rows_with_images_join_and_leave_a_common_batch(
         assert tokens == generate(loaded, asked[i][0], *asked[i][1])[: lengths[i]], i
 
 
-def test_scores_of_rows_of_all_kinds_are_those_of_forward(loaded: LoadedModel) -> None:
-    sampler = SamplingEngine(loaded).sampler()
+@FORWARDS
+def test_scores_of_rows_of_all_kinds_are_those_of_forward(loaded: LoadedModel, fast: bool) -> None:
+    sampler = SamplingEngine(loaded, fast=fast).sampler()
     asked = [(row_with_two_images(loaded, 1), LARGE), (prompts(9)[0], []),
              (row_with_image(loaded, 2), IMAGES[:1]), (row_with_two_images(loaded, 3), IMAGES)]
 
@@ -221,6 +251,73 @@ def test_a_model_whose_images_are_read_otherwise_goes_its_own_way(
     row = row_with_image(loaded, 1)
     (made,) = asyncio.run(sampler.sample(row, GREEDY, 1, LARGE[:1]))
     assert list(made.token_ids) == generate(loaded, row, LARGE[0])
+
+
+@pytest.mark.parametrize("error", [
+    ValueError("Image features and image tokens do not match\nand more"), ImportError(),
+    ModelError("no light"), RuntimeError("sizes"), TypeError("images")])
+def test_a_probe_image_that_cannot_be_taken_leaves_text_as_it_was(
+    error: Exception, caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Refusing(PatchProcessor):
+        def __call__(self, images: list[np.ndarray], **_: object) -> dict[str, torch.Tensor]:
+            raise error
+    text = prompts(6)[0]
+    (expected,) = asyncio.run(SamplingEngine(tiny_with_images("qwen2.5-vl")).sampler().sample(
+        text, GREEDY))
+    for open_one in (lambda it: SamplingEngine(it).sampler(), LocalChoices,
+                     lambda it: Compute(it, 1000, 1, False)):
+        caplog.clear()
+        opened = open_one(replace(tiny_with_images("qwen2.5-vl"), processor=Refusing()))
+        (record,) = caplog.records
+        said = record.getMessage()
+        assert "\n" not in said and (str(error).partition("\n")[0] or "ImportError") in said
+        if isinstance(opened, LocalSampler):
+            assert opened.is_fast and not opened.is_fast_with_images
+            assert asyncio.run(opened.sample(text, GREEDY))[0].token_ids == expected.token_ids
+        if isinstance(opened, Compute):
+            assert opened.is_packed and not opened.is_packed_with_images
+
+
+def test_what_follows_an_image_is_compared_and_no_more(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def recording(spec: DecoderSpec, ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+        shapes.extend((tuple(ours.shape), tuple(theirs.shape)))
+        return near(spec, ours, theirs)
+    monkeypatch.setattr("safeladder.engine.local.vision.near", recording)
+    assert SamplingEngine(loaded).sampler().is_fast_with_images
+    LocalChoices(loaded)
+    assert Compute(loaded, 1000, 1, False).is_packed_with_images
+    # the last position of the image and the three tokens behind it
+    assert shapes == [(4, VOCAB)] * 6
+
+
+def test_an_image_that_is_read_in_another_order_is_found_from_behind_it(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    embeddings = ImageEncoder.embeddings
+    monkeypatch.setattr(ImageEncoder, "embeddings", lambda self, images: [
+        made.roll(1, 0) for made in embeddings(self, images)])
+    assert not SamplingEngine(loaded).sampler().is_fast_with_images
+    assert not Compute(loaded, 1000, 1, False).is_packed_with_images
+
+
+def test_choices_say_that_images_are_read_otherwise_and_give_the_numbers_of_forward(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:
+    loaded = tiny_with_images("qwen2.5-vl")
+    row = row_with_image(loaded, 1)
+    with torch.no_grad():
+        exact = loaded.model(**media_inputs(loaded, row, LARGE[:1])).logits[0, -1].log_softmax(-1)
+    monkeypatch.setattr(ImageEncoder, "located", lambda self, row: row)  # positions as in text
+    choices = LocalChoices(loaded)
+    (record,) = caplog.records
+    assert "with an image" in record.getMessage()
+    found = asyncio.run(choices.choice_logprobs(row, [[5], [9]], LARGE[:1]))
+    np.testing.assert_allclose(found, exact[[5, 9]], atol=2e-5)
 
 
 def test_an_error_of_the_vision_tower_reaches_everyone_who_waits(

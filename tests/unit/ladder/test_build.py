@@ -17,6 +17,7 @@ from safeladder.errors import ConfigError, DataError, TooManyAbstentions
 from safeladder.ladder.build import check_failures, check_judged, load_prompts, supervised_rows
 from safeladder.ladder.embedded import train_tokenizer
 from safeladder.ladder.recipe import Recipe, load_recipe
+from safeladder.ladder.recipe_files import dump_recipe
 from safeladder.render.renderer import Renderer
 from safeladder.types import Group, Prompt, Status, Trajectory, Verdict
 from safeladder.verifiers import VerifyPolicy
@@ -107,6 +108,44 @@ def test_a_rung_is_written_by_its_difference_from_another(tmp_path):
     path.write_text("extends: first_climb\nname: mine\nrungs:\n  - {name: x, like: logik_rl}\n")
     with pytest.raises(ConfigError, match=r"rungs.x.like: no rung before it is named 'logik_rl'"):
         load_recipe(str(path), [])
+
+
+def test_overrides_of_a_rung_reach_those_that_are_like_it(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: first_climb\nname: mine\nrungs:\n"
+                    "  - {name: short, like: logic_rl, settings: {max_tokens: 77}}\n"
+                    "  - {name: shorter, like: short}\n")
+
+    def rungs(*overrides):
+        recipe = load_recipe(str(path), list(overrides))
+        written = tmp_path / "recipe.yaml"  # as the run directory holds it
+        written.write_text(dump_recipe(recipe))
+        assert load_recipe(str(written), []) == recipe
+        return [recipe.by_name[name] for name in ("logic_rl", "short", "shorter")]
+
+    def steps(*overrides):
+        return [rung.settings.num_steps for rung in rungs(*overrides)]
+    usual = steps()[0]
+    assert steps() == [usual] * 3
+    assert steps("rungs.logic_rl.settings.num_steps=3") == [3, 3, 3]
+    assert steps("rungs.2.settings.num_steps=3") == [3, 3, 3]
+    assert steps("rungs.short.settings.num_steps=3") == [usual, 3, 3]
+    assert steps("rungs.shorter.settings.num_steps=3") == [usual, usual, 3]
+    # in any order the nearest wins
+    both = ["rungs.short.settings.num_steps=4", "rungs.logic_rl.settings.num_steps=3"]
+    assert steps(*both) == steps(*both[::-1]) == [3, 4, 4]
+    # what a rung says in the file is nearer than the other one's override
+    lengths = [rung.settings.max_tokens for rung in rungs("rungs.logic_rl.settings.max_tokens=9")]
+    assert lengths == [9, 77, 77]
+    # through what was taken over, a list too; others keep theirs
+    data = [rung.data for rung in rungs("rungs.short.data.0.count=7")]
+    assert [[one.count for one in each] for each in data] == [[1000, 1000], [7, 1000], [7, 1000]]
+    assert rungs("rungs.shorter.like=logic_rl")[2].settings.max_tokens != 77
+    assert [bool(rung.gates) for rung in rungs(
+        "rungs.logic_rl.gates=[{figure: format, minimum: 0.5}]")] == [True, False, False]
+    for wrong in ("rungs.shrot.settings.num_steps=3", "rungs.9.seed=1"):
+        with pytest.raises(ConfigError, match=r"override 'rungs\.(shrot|9)\..*': no item"):
+            rungs(wrong)
 
 
 def test_a_row_says_whether_every_message_of_the_assistant_is_imitated(tmp_path):

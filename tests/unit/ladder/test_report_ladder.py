@@ -3,13 +3,21 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ladder_fixture import make_ladder
 
-from safeladder.ladder.ladder_findings import is_ladder, pairs
+from safeladder.ladder import ladder_findings
+from safeladder.ladder.ladder_findings import (
+    COMPARED,
+    differences,
+    is_ladder,
+    main_differences,
+    pairs,
+)
 from safeladder.ladder.report import context, write_report
 from safeladder.ladder.report_charts import Chart
 from safeladder.ladder.report_data import RunData, load_run
@@ -145,6 +153,48 @@ def test_the_summary_holds_gates_and_differences(folder: Path) -> None:
                  and (d.before, d.after) == ("reasoning", "safety_rl")]
     lengths = [by_name[name].eval["tokens_per_answer"].value for name in ("safety_rl", "reasoning")]
     assert longer.value == pytest.approx(lengths[0] - lengths[1])  # every answer came
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The figures whose differences are computed."""
+    names: list[str] = []
+
+    def counting(figure: str, *sides: Any) -> Any:
+        names.append(figure)
+        return one(figure, *sides)
+    one = ladder_findings._difference
+    monkeypatch.setattr(ladder_findings, "_difference", counting)
+    return names
+
+
+def test_the_report_takes_its_differences_from_the_summary(
+    data: RunData, computed: list[str],
+) -> None:
+    found = main_differences(data)
+    context(data)
+    assert not computed
+    assert found == [d for d in differences(data) if d.figure in COMPARED]
+    # five pairs; in the test set there are no searches
+    assert [d.figure for d in found] == [
+        "capability", "safety", "benign_compliance", "tokens_per_answer"] * 5
+
+
+@pytest.mark.parametrize("lost", ["all", "tokens_per_answer", "a pair"])
+def test_what_the_summary_lacks_is_computed_and_no_more(
+    data: RunData, computed: list[str], lost: str,
+) -> None:
+    kept = {"all": [], "a pair": [d for d in data.comparisons if d.before != "plain"],
+            "tokens_per_answer": [d for d in data.comparisons if d.figure != lost]}[lost]
+    found = main_differences(replace(data, comparisons=kept))
+    assert found == main_differences(data)
+    assert len(computed) == len(found) == 20
+
+
+def test_a_difference_after_a_search_is_of_accuracy(data: RunData, computed: list[str]) -> None:
+    sets = [{"name": "test", "environment": {"type": "search"}, "split": "test"}]
+    searched = replace(data, recipe={**data.recipe, "evaluation": {"sets": sets}}, comparisons=())
+    assert [d.figure for d in main_differences(searched)] == ["accuracy"] * 5 == computed
 
 
 def test_gates_are_told(data: RunData) -> None:

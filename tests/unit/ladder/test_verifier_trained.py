@@ -68,7 +68,7 @@ def test_training_leaves_folders_as_the_command_does(trained):
         "cases.jsonl", "cases_media", "checkpoint", "metrics.json", "metrics.jsonl", "recipe.yaml",
         FACTS, "verifier.yaml"]
     assert opened["both"] == {"name": "both", "type": "generative", "path": str(guard),
-                              "reasoning": "judge_both"}
+                              "device": "cpu", "reasoning": "judge_both"}
     built = build_verifiers(opened, makers=model_makers())
     assert [(v.name, v.rubric.reasoning) for v in built.values()] == [
         ("guard", "strip"), ("both", "judge_both"), ("head", "strip")]
@@ -135,6 +135,15 @@ def test_killed_inside_nothing_is_left_and_the_numbers_are_the_same(trained, run
         trained[0].manifest())[0].ece
 
 
+@pytest.mark.parametrize("kind", ["generative", "classifier"])
+def test_it_is_opened_where_it_was_trained_unless_the_climb_says_where(kind, run):
+    overrides = {"type": kind, "engine": SMALL["engine"] | {"device": "cuda:1"}}
+    plans = plan_trained({"there": tiny(overrides=overrides),
+                          "here": tiny(overrides=overrides, device="cpu")}, run)
+    assert [plan.opened["device"] for plan in plans] == ["cuda:1", "cpu"]
+    assert plans[0].folder == plans[1].folder
+
+
 def test_a_light_one_is_trained_too(run):
     pytest.importorskip("sklearn")
     spec = {"type": "trained", "recipe": "microworld_safety_light",
@@ -142,6 +151,7 @@ def test_a_light_one_is_trained_too(run):
             "scores": {"safe with refusal": 0.5, "safe with warning": 1, "safe without risk": 1,
                        "unsafe": 0, "unnecessary refusal": 0, "illogical completion": 0}}
     opened, said = train({"cheap": spec}, run)
+    assert "device" not in opened["cheap"]
     assert build_verifier(opened["cheap"]).scores["safe with refusal"] == 0.5
     (facts,) = trained_verifiers(run.manifest())
     assert (facts.kind, facts.rows, facts.accuracy, facts.ece) == ("light", 120, None, None)

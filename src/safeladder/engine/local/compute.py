@@ -135,8 +135,5 @@ def _packed_path(loaded: LoadedModel, max_tokens: int, workers: int) -> PackedPa
                         "through the model's own, which is slower", spec.family)
         return None
     if images is not None and not images_agree(loaded, spec, path.image_logits):
-        _logger.warning("with an image, the packed forward of %s differs from the model's own: "
-                        "rows with images train through the model's own, which is slower",
-                        spec.family)
         return PackedPath(spec, max_tokens, workers)
     return path

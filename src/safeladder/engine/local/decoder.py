@@ -283,10 +283,13 @@ def _signed(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     return cos.contiguous(), torch.cat((-sin[:, :half], sin[:, half:]), dim=-1)
 
 
-def image_logits(decoder: FastDecoder, images: ImageEncoder, row: ExpandedRow) -> Tensor:
-    """fp32 logits (S, vocabulary) at every position of one row with images."""
+def image_logits(
+    decoder: FastDecoder, images: ImageEncoder, row: ExpandedRow, last: int,
+) -> Tensor:
+    """fp32 logits (last, vocabulary) at the last positions of one row with images."""
     seen = images.seen([images.located(row)], [0])
-    return decoder.logits(decoder.encode([row.token_ids.tolist()], seen=seen).hidden[0])
+    hidden = decoder.encode([row.token_ids.tolist()], seen=seen).hidden[0]
+    return decoder.logits(hidden[-last:])
 
 
 def _native_can(spec: DecoderSpec) -> bool:

@@ -119,7 +119,7 @@ class GenericRunner:
                 inputs = collate(self._loaded, [expanded[i] for i in group])
                 logits = self._model(**inputs).logits
                 for p, i in enumerate(group):
-                    places = torch.from_numpy(expanded[i].positions[1:] - 1).to(logits.device)
+                    places = torch.from_numpy(expanded[i].positions[:-1]).to(logits.device)
                     rows = logits[p, places].float()
                     self._counters.scored_tokens += len(expanded[i].token_ids)
                     scores[i] = token_logprobs(

@@ -8,6 +8,7 @@ processor alone, so the placeholder is expanded here, once, and nowhere else.
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,7 +81,8 @@ def expand_row(
     """Expand the image tokens of one row.
 
     Raises:
-        ModelError: the model takes no images, or the ids do not hold one image token per image.
+        ModelError: the model takes no images, the ids do not hold one image token per image, or
+            images stand side by side in a model that cannot tell where one ends.
     """
     ids = np.asarray(token_ids, dtype=np.int64)
     if not media and (loaded.processor is None or _image_token(loaded.processor)[1] not in ids):
@@ -104,8 +106,19 @@ def expand_row(
             item, image_tensors, first + np.flatnonzero(image_ids == token_id)))
         lengths[place] = len(image_ids)
         start = place + 1
+    _check_apart(images)
     expanded = np.concatenate([*pieces, ids[start:]])
     return ExpandedRow(expanded, np.cumsum(lengths) - 1, tuple(images))
+
+
+def _check_apart(images: Sequence[ExpandedImage]) -> None:
+    """Models that count positions by an image's grid (Qwen-VL) take a run of image tokens for one
+    image.
+    """
+    for image, following in itertools.pairwise(images):
+        if "image_grid_thw" in image.tensors and image.places[-1] + 1 == following.places[0]:
+            raise ModelError("two images stand side by side: this model needs a token between "
+                             "them, such as those with which its template surrounds an image")
 
 
 def media_inputs(

@@ -189,9 +189,9 @@ typedef struct {
  * column, attend from each row's first column to the open one.
  *
  * qkv (rows, heads + 2 * kv_heads, dim); qk_weight (heads + kv_heads, dim) or NULL; cos and sin
- * (positions, dim); starts (rows,); offsets (rows,) of positions from columns, or NULL; keys and values (rows, kv_heads, columns, dim); out (rows,
- * heads, dim). dim is even and at most 512; scratch has room for (heads / kv_heads) * dim +
- * 2 * (columns + LANES) floats.
+ * (positions, dim); starts (rows,); offsets (rows,) of positions from columns, or NULL; keys and
+ * values (rows, kv_heads, columns, dim); out (rows, heads, dim). dim is even and at most 512;
+ * scratch has room for (heads / kv_heads) * dim + 2 * (columns + LANES) floats.
  */
 void safeladder_attend(const safeladder_shape *shape, const float *restrict qkv,
                        const float *restrict qk_weight, const float *restrict cos,

@@ -128,18 +128,21 @@ class PackedPath:
         return self._logits(PackedBatch.single(token_ids, self._spec.dtype))
 
     @torch.no_grad()
-    def image_logits(self, row: ExpandedRow) -> Tensor:
-        """(S, vocabulary) logits of a row with images, to be compared with the model's own."""
+    def image_logits(self, row: ExpandedRow, last: int) -> Tensor:
+        """(last, vocabulary) logits at the last positions of a row with images, to be compared with
+        the model's own.
+        """
         assert self.images is not None
         ids = torch.from_numpy(row.token_ids).to(self._spec.device)
         return self._logits(
-            PackedBatch.single(ids, self._spec.dtype, self.images.located(row)))
+            PackedBatch.single(ids, self._spec.dtype, self.images.located(row)), last)
 
-    def _logits(self, batch: PackedBatch) -> Tensor:
+    def _logits(self, batch: PackedBatch, last: int = 0) -> Tensor:
+        """At the last positions of a batch; 0: at all."""
         weights = self._folding.fold()
         hidden = self._decoder.forward(
             weights, batch, self._arenas[0], False, self._embeddings(batch)).hidden
-        logits = hidden @ weights.head.t()
+        logits = hidden[-last:] @ weights.head.t()
         return logits if weights.head_bias is None else logits + weights.head_bias
 
     def _embeddings(self, batch: PackedBatch) -> Tensor | None:

@@ -18,6 +18,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,12 +121,8 @@ class SamplingEngine:
             return None
         if self._verified_images is None:
             self._verified_images = images_agree(
-                self.loaded, decoder.spec, lambda row: image_logits(decoder, encoder, row))
+                self.loaded, decoder.spec, partial(image_logits, decoder, encoder))
             if not self._verified_images:
-                _logger.warning(
-                    "with an image, the hand-written forward of %s differs from the model's own: "
-                    "sampling with images goes through the model's own, which is slower",
-                    decoder.spec.family)
                 return None
         return encoder.frozen() if keep else encoder
 

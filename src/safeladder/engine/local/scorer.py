@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -243,7 +244,7 @@ def _images(loaded: LoadedModel, decoder: FastDecoder) -> ImageEncoder | None:
     """The vision half of a known model, compared once with the model's own forward."""
     encoder = ImageEncoder.of(loaded)
     if encoder is not None and images_agree(
-            loaded, decoder.spec, lambda row: image_logits(decoder, encoder, row)):
+            loaded, decoder.spec, partial(image_logits, decoder, encoder)):
         return encoder
     return None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,8 +25,11 @@ from safeladder.engine.local.models import LoadedModel
 from safeladder.errors import ModelError
 from safeladder.types import Media
 
+_logger = logging.getLogger(__name__)
+
 _MODELS = {"LlavaModel", "InternVLModel", "Qwen2VLModel", "Qwen2_5_VLModel"}
 _PROBE_SIZE = (64, 96, 3)
+_PROBE_PLACE = 3
 _MAX_KNOWN_AXES = 4096
 
 
@@ -162,25 +166,43 @@ class ImageEncoder:
             None if row.axes is None else row.axes[:, start:].to(device))
 
 
-@torch.no_grad()
 def images_agree(
-    loaded: LoadedModel, spec: DecoderSpec, logits_fn: Callable[[ExpandedRow], Tensor],
+    loaded: LoadedModel, spec: DecoderSpec, logits_fn: Callable[[ExpandedRow, int], Tensor],
 ) -> bool:
     """Compare a hand-written forward with the model's own on one short row with an image.
+
+    A processor or model that cannot take the row must not end work with text alone, so whatever
+    it raises is an answer too. The log says why rows with images will take the slower path.
 
     Args:
         loaded: the model, with its processor.
         spec: of the model's decoder.
-        logits_fn: maps a row of S tokens to its logits (S, vocabulary).
+        logits_fn: maps a row and n to the logits (n, vocabulary) of its last n positions.
 
     Returns:
-        True if no log-probability differs by more than
+        True if no log-probability behind the image differs by more than
         :func:`~safeladder.engine.local.families.agrees` allows.
     """
+    try:
+        if _probe_agrees(loaded, spec, logits_fn):
+            return True
+        reason = "with an image, the hand-written forward differs from the model's own"
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0]
+        reason = f"the check with an image failed ({said or type(error).__name__})"
+    _logger.warning("%s: %s; rows with images go through the model's own forward, which is slower",
+                    spec.family, reason)
+    return False
+
+
+@torch.no_grad()
+def _probe_agrees(
+    loaded: LoadedModel, spec: DecoderSpec, logits_fn: Callable[[ExpandedRow, int], Tensor],
+) -> bool:
     processor: Any = loaded.processor
     ids = (np.arange(7) * 7919 + 1) % spec.vocab_size
     ids[ids == processor.image_token_id] = 0
-    ids[3] = processor.image_token_id
+    ids[_PROBE_PLACE] = processor.image_token_id
     pixels = (np.arange(np.prod(_PROBE_SIZE)) * 7919 % 256).astype(np.uint8).reshape(_PROBE_SIZE)
     row = expand_row(loaded, ids, (Media(pixels=pixels),))
     model: Any = loaded.model
@@ -188,8 +210,11 @@ def images_agree(
     training, offset = model.training, getattr(model.model, "rope_deltas", None)
     model.eval()
     try:
-        theirs = model(**collate(loaded, [row]), use_cache=False).logits[0]
-        ours = logits_fn(row)
+        # All of the image is seen from behind it, and the logits of a long one would not fit
+        behind = len(row.token_ids) - int(row.positions[_PROBE_PLACE])
+        theirs = model(**collate(loaded, [row]), use_cache=False,
+                       logits_to_keep=behind).logits[0]
+        ours = logits_fn(row, behind)
     finally:
         model.train(training)
         if hasattr(model.model, "rope_deltas"):
