@@ -198,9 +198,10 @@ class SearchDemonstrations(_Drawn):
     Confidences are drawn evenly from 0 to 10, whatever the answer, and a share of the answers is
     wrong: the warm-up teaches the form and leaves confidence to reinforcement learning. Known and
     rare facts are answered at once, after a search, or after a search and a read; unknown ones
-    always after both, and where passages are missing by a guess after a search. What the environment says is what
-    it would say (a test compares). The unknown facts told here are asked by no question of the
-    train split (:func:`demonstrated`). Every move of the teacher is imitated, not the answer alone.
+    always after both, and where passages are missing by a guess after a search. What the
+    environment says is what it would say (a test compares). The unknown facts told here are asked
+    by no question of the train split (:func:`demonstrated`). Every move of the teacher is imitated,
+    not the answer alone.
     """
 
     type: Literal["search_demonstrations"]
