@@ -51,7 +51,8 @@ def test_an_evaluation_that_nobody_judged_stops_like_training():
 
 
 def test_shipped_recipes_are_valid():
-    for name in ("first_climb", "first_climb_controls", "first_climb_collapse", "logic_rl_7b",
+    for name in ("climb", "climb_ablations", "first_climb", "first_climb_controls",
+                 "first_climb_collapse", "logic_rl_7b",
                  "safework_r1_qwen2_5_vl_7b", "safework_r1_qwen2_5_vl_72b",
                  "safework_r1_internvl3_78b", "safework_r1_deepseek_70b", "cot_filters"):
         assert load_recipe(name, []).name == name
@@ -88,6 +89,34 @@ def test_the_recipe_in_the_readme_is_valid():
     text = (Path(__file__).parents[3] / "README.md").read_text()
     block = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert validate(Recipe, yaml.safe_load(block[1]), "README.md").name == "mine"
+
+
+def test_every_arm_of_the_ablations_leaves_out_what_it_says():
+    rungs = load_recipe("climb_ablations", []).by_name
+    m3, stage_1 = rungs["m3_rl"], rungs["m3_rl_general"]
+    both = m3.settings.num_steps + stage_1.settings.num_steps
+    single = rungs["single_objective"]
+    assert list(single.objective.tasks) == ["*"]  # nothing of the routing is left
+    assert list(single.objective.tasks["*"].parts) == ["world"]
+    assert {source.family for source in single.data} == {"safety"}
+    for arm in (single, rungs["no_stage_1"]):
+        assert arm.settings == m3.settings.model_copy(update={"num_steps": both})
+        assert arm.start_from == "cot_sft" and arm.algorithm == m3.algorithm
+    assert rungs["no_stage_1"].data == m3.data == rungs["grpo"].data
+    assert rungs["grpo"].settings == m3.settings and rungs["grpo"].start_from == stage_1.name
+    efficient = rungs["safe_efficient_rl"]
+    for name in ("no_canon", "length_penalty"):
+        assert rungs[name].start_from == "m3_rl" and rungs[name].settings == efficient.settings
+    searching = rungs["deliberative_search_rl"]
+    for name in ("unconstrained", "fixed_lambda"):
+        arm = rungs[name]
+        assert (arm.data, arm.settings, arm.environment) == (
+            searching.data, searching.settings, searching.environment)
+    assert rungs["unconstrained"].objective.initial == 0 and searching.objective.multiplier == (
+        "adaptive")
+    assert all(rungs[name].baseline for name in (
+        "sft_only", "no_stage_1", "single_objective", "grpo", "no_canon", "length_penalty",
+        "unconstrained", "fixed_lambda"))
 
 
 def test_a_rung_is_written_by_its_difference_from_another(tmp_path):
