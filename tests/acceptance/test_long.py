@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests/e2e/tiny.yaml"
+FOUR_RUNGS = ROOT / "tests/e2e/four_rungs.yaml"
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
@@ -67,6 +68,34 @@ def wait_for_growth(path, process):
         if path.exists() and path.stat().st_size != size:
             return
         time.sleep(0.005)
+
+
+def test_every_rung_of_the_climb_killed_and_resumed(tmp_path, figures):
+    recipe, reference, folder = FOUR_RUNGS, tmp_path / "reference", tmp_path / "killed"
+    subprocess.run(climb(recipe, reference), check=True, env=ENVIRONMENT, capture_output=True)
+    rungs = [r["name"] for part in ("rungs", "baselines") for r in summary(reference)[part]]
+    for rung in rungs:
+        resume = ["--resume"] if (folder / "manifest.json").exists() else []
+        process = subprocess.Popen(climb(recipe, folder, *resume), env=ENVIRONMENT,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < end:
+            if f'"rung": "{rung}"' in read(folder / "metrics.jsonl"):
+                break
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(climb(recipe, folder, "--resume"), check=True, env=ENVIRONMENT,
+                   capture_output=True)
+    assert comparable(folder) == comparable(reference)
+    baselines = [[(r["name"], r["eval"]) for r in summary(f)["baselines"]]
+                 for f in (folder, reference)]
+    assert baselines[0] == baselines[1]
+    figures["killed_in"] = rungs
+
+
+def read(path):
+    return path.read_text() if path.exists() else ""
 
 
 def test_first_climb(tmp_path, figures):
