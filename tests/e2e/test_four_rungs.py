@@ -44,7 +44,8 @@ def test_the_shrunk_recipe_has_the_rungs_of_the_whole_one():
 def test_the_summary_has_every_rung_and_the_arm_without_a_constraint(run):
     found = summary(run)
     assert [r["name"] for r in found["rungs"]] == [
-        "cot_sft", "m3_rl_general", "m3_rl", "safe_efficient_rl", "deliberative_search_rl"]
+        "cot_sft", "m3_rl_general", "m3_rl", "safe_efficient_rl", "search_warm_up",
+        "deliberative_search_rl"]
     assert [r["name"] for r in found["baselines"]] == ["unconstrained"]
     last = found["rungs"][-1]["eval"]
     assert {"capability", "safety", "image_safety", "jailbreak_safety", "benign_compliance",

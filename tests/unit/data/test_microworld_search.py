@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from safeladder.data.microworld.knowledge import TOWNS, facts
-from safeladder.data.microworld.search import facts_of, search_documents
+from safeladder.data.microworld.search import EVIDENCE, facts_of, search_documents
 from safeladder.data.sources import build_source
 from safeladder.envs import Episode
 from safeladder.errors import ConfigError
@@ -100,7 +100,15 @@ def test_what_is_unknown_differs_between_editions_and_nothing_else_does():
         f for f in facts() if f.tier == "unknown"}
 
 
-def test_where_passages_are_missing_the_teacher_guesses_what_is_unknown():
+def test_the_teachers_last_thought_says_what_the_answer_rests_on():
+    for row in build_source(DEMONSTRATIONS):
+        read = any("<read>" in m.text for m in row.messages)
+        searched = any("<search>" in m.text for m in row.messages)
+        ground = EVIDENCE["read" if read else "search" if searched else "direct"]
+        assert row.messages[-1].text.startswith(f"<think> {ground} the ")
+
+
+def test_where_passages_are_missing_the_teacher_guesses_all_but_known_facts():
     documents = search_documents("missing")
     assert len(documents) == 2 * len(TOWNS) and not any(d.title in TOWNS for d in documents)
     rows = build_source({**DEMONSTRATIONS, "conditions": ["missing"], "errors": 0})
@@ -109,7 +117,8 @@ def test_where_passages_are_missing_the_teacher_guesses_what_is_unknown():
         right[row.meta["tier"]].append(
             read_move(row.messages[-1].text).argument == row.reference["answer"])
         assert right[row.meta["tier"]][-1] == (row.meta["behaviour"] == "ideal")
-    assert all(right["known"]) and all(right["rare"])
+    assert all(right["known"])
+    assert 0.03 < sum(right["rare"]) / len(right["rare"]) < 0.23
     # one of 8 values; a fifth of 600 rows: s.e. 0.03
     assert 0.03 < sum(right["unknown"]) / len(right["unknown"]) < 0.23
 

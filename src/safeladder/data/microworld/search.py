@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -53,6 +53,9 @@ CONDITIONS: tuple[Condition, ...] = ("clean", "noisy", "conflicting", "missing",
 ABSTRACT_WORDS = 4
 """"in year 9 :" and no value: to know one, it must be read."""
 Way = Literal["direct", "search", "read"]
+EVIDENCE: Mapping[Way, str] = {
+    "direct": "I know this .", "search": "it is not said .", "read": "it is said :"}
+"""What the teacher's last thought says that its answer rests on."""
 
 
 @lru_cache(maxsize=256)
@@ -198,7 +201,8 @@ class SearchDemonstrations(_Drawn):
     Confidences are drawn evenly from 0 to 10, whatever the answer, and a share of the answers is
     wrong: the warm-up teaches the form and leaves confidence to reinforcement learning. Known and
     rare facts are answered at once, after a search, or after a search and a read; unknown ones
-    always after both, and where passages are missing by a guess after a search. What the
+    always after both. Where passages are missing, all but the known ones are answered by a guess
+    after a search. The last thought says what the answer rests on (:data:`EVIDENCE`). What the
     environment says is what it would say (a test compares). The unknown facts told here are asked
     by no question of the train split (:func:`demonstrated`). Every move of the teacher is imitated,
     not the answer alone.
@@ -244,14 +248,14 @@ class SearchDemonstrations(_Drawn):
     def _demonstrate(self, prompt: Prompt, index: PassageIndex, rng: random.Random) -> Prompt:
         relation, town, right = (prompt.reference[key] for key in ("relation", "town", "answer"))
         path = rng.choices(list(self.paths), list(self.paths.values()))[0]
-        unknown = prompt.meta["tier"] == "unknown"
-        if unknown:
+        tier, missing = prompt.meta["tier"], prompt.meta["condition"] == "missing"
+        if tier == "unknown":
             path = "read"
-        if path == "read" and prompt.meta["condition"] == "missing":
+        if path == "read" and missing:
             path = "search"  # there is nothing to read
         wrong = rng.random() < self.errors
         value = rng.choice([v for v in VALUES[relation] if v != right]) if wrong else right
-        if unknown and prompt.meta["condition"] == "missing":
+        if tier != "known" and missing:
             value = rng.choice(VALUES[relation])  # nobody told the teacher
         said: list[Message] = []
         if path != "direct":
@@ -267,7 +271,8 @@ class SearchDemonstrations(_Drawn):
                 said += [Message("assistant", write_move("read", str(place + 1), f"{town} .")),
                          Message(self.role, information(passage_text(
                              found.title, found.text, self.passage_words)))]
-        answer = write_move("answer", value, f"the {relation} of {town} is {value} .",
+        ground = EVIDENCE[path]
+        answer = write_move("answer", value, f"{ground} the {relation} of {town} is {value} .",
                             rng.randint(0, MAX_CONFIDENCE))
         system = "\n\n".join(filter(None, (self.system_prompt, INSTRUCTIONS)))
         told = [Message("system", system)] if self.instructions else []
