@@ -18,18 +18,18 @@ $(STAMP)-core: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
-$(STAMP)-search: $(STAMP)-core
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[search]'
+$(STAMP)-climb: $(STAMP)-core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[search,vision]'
 	touch $@
 
 $(STAMP)-dev: $(STAMP)-core
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-climb: $(STAMP)-search  ## a small vision-language model up all four rungs, on a CPU, in minutes
+climb: $(STAMP)-climb  ## a small vision-language model up all four rungs, on a CPU, in minutes
 	$(BIN)/safeladder climb
 
-climb-full: $(STAMP)-search  ## the same with a larger budget and model, in an hour
+climb-full: $(STAMP)-climb  ## the same with a larger budget and model, in an hour
 	$(BIN)/safeladder climb climb_full
 
 climb-logic: $(STAMP)-core  ## a model that reasons through logic puzzles, from nothing
