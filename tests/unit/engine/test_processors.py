@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from transformers import AutoConfig
 
 from safeladder.engine.local.models import load_model, save_checkpoint
 from safeladder.engine.local.processors import ImageTextProcessor, make_processor
-from safeladder.errors import ConfigError
+from safeladder.errors import ConfigError, MissingExtra
 
 
 def test_patches_are_those_of_the_definition() -> None:
@@ -53,3 +54,10 @@ def test_large_images_are_scaled_down() -> None:
 def test_other_families_have_none() -> None:
     with pytest.raises(ConfigError, match="no processor is made here for 'qwen3'"):
         make_processor(AutoConfig.for_model("qwen3"), image_model().tokenizer)
+
+
+def test_without_pillow_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = image_model()
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(MissingExtra, match=r"needs PIL: pip install 'safeladder\[vision\]'"):
+        make_processor(loaded.config, loaded.tokenizer)

@@ -25,7 +25,7 @@ from transformers import (
 )
 from transformers.utils.import_utils import is_torchvision_available
 
-from safeladder.errors import ConfigError
+from safeladder.errors import ConfigError, import_extra
 
 IMAGE_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
 """What Qwen2.5-VL writes around and in place of images."""
@@ -82,7 +82,9 @@ def make_processor(
 
     Raises:
         ConfigError: another family.
+        MissingExtra: pillow is not installed, which image processors are made with.
     """
+    import_extra("PIL", "vision", "a model that takes images")
     if config.model_type not in _CLASSES:
         raise ConfigError(f"model.model_type: no processor is made here for {config.model_type!r} "
                           f"(known: {', '.join(_CLASSES)}); start from a checkpoint")
