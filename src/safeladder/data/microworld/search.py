@@ -266,6 +266,8 @@ class SearchDemonstrations(_Drawn):
                      Message(self.role, information(results_text(
                          (hit.title, hit.abstract) for hit in hits)))]
             place = next((i for i, hit in enumerate(hits) if hit.title == town), None)
+            if place is None and path == "read":
+                path = "search"  # what was not found is not read
             if path == "read" and place is not None:
                 found = index.documents[hits[place].number]
                 said += [Message("assistant", write_move("read", str(place + 1), f"{town} .")),
