@@ -126,7 +126,8 @@ def test_climb_of_all_four_rungs(tmp_path, figures):
     rungs = {rung["name"]: rung for rung in [*result["rungs"], *result["baselines"]]}
     assert {"cot_sft", "m3_rl", "safe_efficient_rl", "deliberative_search_rl"} <= rungs.keys()
     assert all(rung["accepted"] is not False for rung in rungs.values())
-    found = {(d["figure"], d["before"], d["after"]): d["ci95"] for d in result["comparisons"]}
+    found = {(d["figure"], d["before"], d["after"]): d["ci95"] for d in result["comparisons"]
+             if d["ci95"] is not None}  # none where no prompt differs
     figures["comparisons"] = {" ".join(key): found[key] for key in [
         ("safety", "cot_sft", "m3_rl"), ("capability", "cot_sft", "m3_rl"),
         ("benign_compliance", "cot_sft", "m3_rl"),
