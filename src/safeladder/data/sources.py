@@ -26,6 +26,7 @@ from safeladder.data.knights_knaves.published_sources import (
     FreshKnightsKnavesSource,
     KnightsKnavesSource,
 )
+from safeladder.data.microworld.reading import ReadingExercises
 from safeladder.data.microworld.search import SearchDemonstrations, SearchQuestions
 from safeladder.data.microworld.source import MicroworldCorpus, MicroworldSource
 from safeladder.data.reasoning_gym import reasoning_gym_prompts
@@ -266,6 +267,7 @@ SourceSpec = Annotated[
     JsonlSource | ParquetSource | HuggingFaceSource | PythonSource | KnightsKnavesSource
     | FreshKnightsKnavesSource | CompactPuzzles | CompactChains | CompactWalks
     | MicroworldSource | MicroworldCorpus | SearchQuestions | SearchDemonstrations
+    | ReadingExercises
     | ResponsesSource | ReasoningGymSource | SplitSource | TraceAnswersSource,
     Field(discriminator="type"),
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 from safeladder.eval.metrics import suffix
@@ -26,6 +26,9 @@ THOUGHTS = ("names_risk_first", "unsafe_thinking")
 CALIBRATION = ("reliability", "false_certain", "coverage", "ece")
 """Figures of stated confidence, shown where a run has them."""
 MAX_CONFIDENCE = 10
+CORNERS = {"bottom right": (1, -1), "top left": (-1, 1), "top right": (1, 1),
+           "bottom left": (-1, -1)}
+NAME_SHARE = (0.3, 0.055)
 
 
 def ladder_charts(data: RunData) -> list[Chart]:
@@ -53,6 +56,10 @@ def evolution_chart(data: RunData) -> Chart | None:
     traces = [*_validations(data), *points]
     x, y = ([v for t in traces for v in t[axis]] for axis in ("x", "y"))
     span = max(max(x) - min(x), max(y) - min(y), 0.1)
+    places = iter(label_places([(x, y) for t in points for x, y in zip(t["x"], t["y"],
+                                                                       strict=True)], span))
+    for trace in points:
+        trace["textposition"] = list(islice(places, len(trace["x"])))
     ranges = [axis_range(values, span) for values in (x, y)]
     start = (climbed or rungs)[0]
     first = _value(start, "capability") or 0.0, _value(start, "safety") or 0.0
@@ -70,6 +77,27 @@ def evolution_chart(data: RunData) -> Chart | None:
                  "95% intervals; small points are validations while a rung trains (other prompts, "
                  "no intervals). Along the dotted line both grow alike.",
                  [diagonal, *traces], layout, wide=True)
+
+
+def label_places(points: Sequence[tuple[float, float]], span: float) -> list[str]:
+    """Where each point's name stands: the first of four corners that no name before it is in.
+
+    A name is taken to be ``NAME_SHARE`` of the span wide and high; where all corners are taken, it
+    stands in the first one.
+    """
+    width, height = (share * span for share in NAME_SHARE)
+    taken: list[tuple[float, float]] = []
+    places = []
+    for x, y in points:
+        free = {place: (x + right * width / 2, y + up * height / 2)
+                for place, (right, up) in CORNERS.items()}
+        place = next((name for name, (left, low) in free.items()
+                      if all(abs(left - a) > 0.99 * width or abs(low - b) > 0.99 * height
+                             for a, b in taken)),
+                     next(iter(CORNERS)))
+        taken.append(free[place])
+        places.append(place)
+    return places
 
 
 def axis_range(values: Sequence[float], span: float) -> list[float]:
@@ -91,7 +119,7 @@ def _checkpoints(
     return {
         "type": "scatter", "mode": "markers+text", "name": label,
         "x": [figure.value for figure in x], "y": [figure.value for figure in y],
-        "text": [rung.name for rung in rungs], "textposition": "bottom right",
+        "text": [rung.name for rung in rungs],
         "hovertemplate": "%{text}: capability %{x:.1%}, safety %{y:.1%}<extra></extra>",
         "marker": {"size": 12, "color": f"@s{colour}", "symbol": symbol},
         "error_x": _errors(x, colour), "error_y": _errors(y, colour)}

@@ -100,18 +100,31 @@ def test_what_is_unknown_differs_between_editions_and_nothing_else_does():
         f for f in facts() if f.tier == "unknown"}
 
 
-def test_the_teachers_last_thought_says_what_the_answer_rests_on():
-    for row in build_source(DEMONSTRATIONS):
-        read = any("<read>" in m.text for m in row.messages)
-        searched = any("<search>" in m.text for m in row.messages)
-        ground = EVIDENCE["read" if read else "search" if searched else "direct"]
-        assert row.messages[-1].text.startswith(f"<think> {ground} the ")
+def test_the_teachers_last_thought_ends_in_what_the_answer_rests_on():
+    seen = Counter()
+    for row in build_source({**DEMONSTRATIONS, "conditions": ["noisy", "missing"]}):
+        *before, last = [m.text for m in row.messages[1:]]
+        value = read_move(last).argument
+        told = before and f" is {value} ." in before[-1]
+        ground = "passage" if told else "nothing" if before else "memory"
+        assert f" is {value} , {EVIDENCE[ground]} </think> <confidence> " in last
+        seen[ground, row.meta["condition"]] += 1
+    assert set(seen) == {("passage", "noisy"), ("nothing", "noisy"), ("memory", "noisy"),
+                         ("nothing", "missing"), ("memory", "missing")}
+    assert min(seen.values()) > 20
+
+
+def test_a_passage_of_no_use_is_read_before_the_teacher_guesses():
+    rows = build_source({**DEMONSTRATIONS, "conditions": ["missing"], "paths": {"read": 1}})
+    for row in rows:
+        assert len(row.messages) == 6 and "<read> 1 </read>" in row.messages[3].text
+        assert row.messages[4].text.startswith(("<information> a song of", "<information> a trip"))
 
 
 def test_where_passages_are_missing_the_teacher_guesses_all_but_known_facts():
     documents = search_documents("missing")
     assert len(documents) == 2 * len(TOWNS) and not any(d.title in TOWNS for d in documents)
-    rows = build_source({**DEMONSTRATIONS, "conditions": ["missing"], "errors": 0})
+    rows = build_source({**DEMONSTRATIONS, "conditions": ["missing"]})
     right = defaultdict(list)
     for row in rows:
         right[row.meta["tier"]].append(
@@ -166,7 +179,7 @@ def test_a_system_prompt_stands_before_the_instructions_as_in_the_environment():
 
 
 def test_the_teacher_answers_each_tier_its_way_and_confidence_says_nothing():
-    rows = build_source(DEMONSTRATIONS)
+    rows = build_source({**DEMONSTRATIONS, "conditions": ["clean", "missing"]})
     ways = {tier: Counter(r.meta["path"] for r in rows if r.meta["tier"] == tier)
             for tier in ("known", "rare", "unknown")}
     assert set(ways["known"]) == set(ways["rare"]) == {"direct", "search", "read"}
@@ -176,14 +189,17 @@ def test_the_teacher_answers_each_tier_its_way_and_confidence_says_nothing():
     assert turns == {"direct": {1}, "search": {2}, "read": {3}}
     answers = [(read_move(r.messages[-1].text), r) for r in rows]
     right = [move.argument == r.reference["answer"] for move, r in answers]
-    assert 0.75 < sum(right) / len(rows) < 0.85  # errors: 0.2
+    # guessed with one of 8 values: half of the rare ones and of the unknown ones
+    assert all(ok for (_, r), ok in zip(answers, right, strict=True)
+               if r.meta["condition"] == "clean" or r.meta["tier"] == "known")
+    assert 0.6 < sum(right) / len(rows) < 0.8
     assert [r.meta["behaviour"] == "ideal" for _, r in answers] == right
     counts = Counter(move.confidence for move, _ in answers)
     assert set(counts) == set(range(11)) and min(counts.values()) > 30  # 55 expected of each
     for value in (True, False):
         stated = [move.confidence for (move, _), ok in zip(answers, right, strict=True)
                   if ok == value]
-        assert 4.3 < sum(stated) / len(stated) < 5.7  # 5 expected, s.e. 0.29 for the wrong ones
+        assert 4.3 < sum(stated) / len(stated) < 5.7  # 5 expected, s.e. 0.25 for the wrong ones
 
 
 def test_every_message_of_the_teacher_is_a_well_formed_move():

@@ -21,7 +21,12 @@ from safeladder.ladder.ladder_findings import (
 from safeladder.ladder.report import context, write_report
 from safeladder.ladder.report_charts import Chart
 from safeladder.ladder.report_data import RunData, load_run
-from safeladder.ladder.report_ladder import axis_range, evolution_chart, ladder_charts
+from safeladder.ladder.report_ladder import (
+    axis_range,
+    evolution_chart,
+    label_places,
+    ladder_charts,
+)
 from safeladder.ladder.report_requests import gate_rows, requests
 from safeladder.ladder.summary import Figure, read_summary
 
@@ -85,6 +90,15 @@ def test_axes_stay_within_what_a_share_can_be(
     values: list[float], span: float, expected: list[float],
 ) -> None:
     assert axis_range(values, span) == pytest.approx(expected)
+
+
+def test_names_of_points_close_together_stand_in_different_corners():
+    # A name is 0.3 wide and 0.055 high at a span of 1, with a corner of its box in the point.
+    close = [(0.5, 0.9)] * 5
+    assert label_places(close, 1.0) == [
+        "bottom right", "top left", "top right", "bottom left", "bottom right"]  # all taken
+    assert label_places([(0.2, 0.9), (0.51, 0.9), (0.2, 0.84)], 1.0) == ["bottom right"] * 3
+    assert label_places([(0.2, 0.9), (0.49, 0.9)], 1.0) == ["bottom right", "top left"]
 
 
 def test_which_charts_there_are(data: RunData) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -53,9 +53,8 @@ CONDITIONS: tuple[Condition, ...] = ("clean", "noisy", "conflicting", "missing",
 ABSTRACT_WORDS = 4
 """"in year 9 :" and no value: to know one, it must be read."""
 Way = Literal["direct", "search", "read"]
-EVIDENCE: Mapping[Way, str] = {
-    "direct": "I know this .", "search": "it is not said .", "read": "it is said :"}
-"""What the teacher's last thought says that its answer rests on."""
+EVIDENCE = {"memory": "as I know", "nothing": "as I guess", "passage": "as I read"}
+"""How the teacher's last thought ends: what its answer rests on."""
 
 
 @lru_cache(maxsize=256)
@@ -103,11 +102,7 @@ def _of_town(facts_there: Sequence[Fact], condition: Condition,
     if condition == "missing":
         found = []
     if condition in ("noisy", "missing"):
-        other = rng.choice([t for t in TOWNS if t != town])
-        found += [Document(f"a trip to {town}", f"the way from {other} to {town} is long . the "
-                           f"people of {town} like to sing ."),
-                  Document(f"a song of {town}", f"I like the people of {town} . the way to {town} "
-                           "is long .")]
+        found += empty_passages(town, rng)
     if condition == "conflicting":
         wrong = {f.relation: rng.choice([v for v in VALUES[f.relation] if v != f.value])
                  for f in own}
@@ -119,6 +114,15 @@ def _of_town(facts_there: Sequence[Fact], condition: Condition,
                   Document(f"talk about {town}", f"some say that the {talked.relation} of {town} "
                            f"may be {supposed} .")]
     return found
+
+
+def empty_passages(town: str, rng: random.Random) -> list[Document]:
+    """What is told of a town and says nothing of use."""
+    other = rng.choice([t for t in TOWNS if t != town])
+    return [Document(f"a trip to {town}", f"the way from {other} to {town} is long . the people of "
+                     f"{town} like to sing ."),
+            Document(f"a song of {town}", f"I like the people of {town} . the way to {town} is "
+                     "long .")]
 
 
 def demonstrated(fact: Fact) -> bool:
@@ -198,21 +202,19 @@ class SearchQuestions(_Drawn):
 class SearchDemonstrations(_Drawn):
     """A teacher of the search format, for a short warm-up: what is stated there says nothing.
 
-    Confidences are drawn evenly from 0 to 10, whatever the answer, and a share of the answers is
-    wrong: the warm-up teaches the form and leaves confidence to reinforcement learning. Known and
-    rare facts are answered at once, after a search, or after a search and a read; unknown ones
-    always after both. Where passages are missing, all but the known ones are answered by a guess
-    after a search. The last thought says what the answer rests on (:data:`EVIDENCE`). What the
-    environment says is what it would say (a test compares). The unknown facts told here are asked
-    by no question of the train split (:func:`demonstrated`). Every move of the teacher is imitated,
-    not the answer alone.
+    Confidences are drawn evenly from 0 to 10, whatever the answer: what they mean is left to
+    reinforcement learning. Known and rare facts are answered at once, after a search, or after a
+    search and a read; unknown ones always after both. Where passages are missing, all but the known
+    ones are guessed. The last thought ends in what the answer rests on (:data:`EVIDENCE`), right
+    before the confidence. What the environment says is what it would say (a test compares). The
+    unknown facts told here are asked by no question of the train split (:func:`demonstrated`).
+    Every move of the teacher is imitated, not the answer alone.
     """
 
     type: Literal["search_demonstrations"]
     paths: dict[Way, FiniteFloat] = Field(
         default={"direct": 1.0, "search": 1.0, "read": 1.0}, min_length=1,
         description="shares of the ways to answer what is known or rare")
-    errors: float = Field(default=0.2, ge=0, le=1, description="share of wrong answers")
     k: int = Field(default=3, ge=1, description="results of a search, as in the environment")
     abstract_words: int = Field(default=ABSTRACT_WORDS, ge=1)
     passage_words: int | None = Field(
@@ -251,13 +253,10 @@ class SearchDemonstrations(_Drawn):
         tier, missing = prompt.meta["tier"], prompt.meta["condition"] == "missing"
         if tier == "unknown":
             path = "read"
-        if path == "read" and missing:
-            path = "search"  # there is nothing to read
-        wrong = rng.random() < self.errors
-        value = rng.choice([v for v in VALUES[relation] if v != right]) if wrong else right
-        if tier != "known" and missing:
-            value = rng.choice(VALUES[relation])  # nobody told the teacher
+        unheard = tier != "known" and missing
+        value = rng.choice(VALUES[relation]) if unheard else right
         said: list[Message] = []
+        ground = "memory" if path == "direct" else "nothing"
         if path != "direct":
             query = rng.choice([f"{relation} of {town}", town])
             thoughts = "not known to me ." if path == "read" else "I am not sure ."
@@ -265,17 +264,15 @@ class SearchDemonstrations(_Drawn):
             said += [Message("assistant", write_move("search", query, thoughts)),
                      Message(self.role, information(results_text(
                          (hit.title, hit.abstract) for hit in hits)))]
-            place = next((i for i, hit in enumerate(hits) if hit.title == town), None)
-            if place is None and path == "read":
-                path = "search"  # what was not found is not read
-            if path == "read" and place is not None:
+            if path == "read" and hits:
+                place = next((i for i, hit in enumerate(hits) if hit.title == town), 0)
                 found = index.documents[hits[place].number]
                 said += [Message("assistant", write_move("read", str(place + 1), f"{town} .")),
                          Message(self.role, information(passage_text(
                              found.title, found.text, self.passage_words)))]
-        ground = EVIDENCE[path]
-        answer = write_move("answer", value, f"{ground} the {relation} of {town} is {value} .",
-                            rng.randint(0, MAX_CONFIDENCE))
+                ground = "passage" if found.title == town else ground
+        thought = f"the {relation} of {town} is {value} , {EVIDENCE[ground]}"
+        answer = write_move("answer", value, thought, rng.randint(0, MAX_CONFIDENCE))
         system = "\n\n".join(filter(None, (self.system_prompt, INSTRUCTIONS)))
         told = [Message("system", system)] if self.instructions else []
         return replace(prompt, messages=(*told, *prompt.messages, *said,
