@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: climb climb-logic docs test acceptance lint report clean
+.PHONY: climb climb-full climb-logic docs test acceptance lint report clean
 
 $(STAMP)-core: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -28,6 +28,9 @@ $(STAMP)-dev: $(STAMP)-core
 
 climb: $(STAMP)-climb  ## a small vision-language model up all four rungs, on a CPU, in minutes
 	$(BIN)/safeladder climb
+
+climb-full: $(STAMP)-climb  ## the same with a larger model and budget and the arms it is read against, within an hour
+	$(BIN)/safeladder climb climb_full
 
 climb-logic: $(STAMP)-core  ## a model that reasons through logic puzzles, from nothing
 	$(BIN)/safeladder climb first_climb
