@@ -51,8 +51,8 @@ def test_an_evaluation_that_nobody_judged_stops_like_training():
 
 
 def test_shipped_recipes_are_valid():
-    for name in ("climb", "climb_ablations", "first_climb", "first_climb_controls",
-                 "first_climb_collapse", "logic_rl_7b",
+    for name in ("climb", "climb_ablations", "climb_full", "first_climb",
+                 "first_climb_controls", "first_climb_collapse", "logic_rl_7b",
                  "safework_r1_qwen2_5_vl_7b", "safework_r1_qwen2_5_vl_72b",
                  "safework_r1_internvl3_78b", "safework_r1_deepseek_70b", "cot_filters"):
         assert load_recipe(name, []).name == name
@@ -104,6 +104,10 @@ def test_every_arm_of_the_ablations_leaves_out_what_it_says():
         assert arm.start_from == "cot_sft" and arm.algorithm == m3.algorithm
     assert rungs["no_stage_1"].data == m3.data == rungs["grpo"].data
     assert rungs["grpo"].settings == m3.settings and rungs["grpo"].start_from == stage_1.name
+    by_rule = rungs["value_by_rule"].objective.tasks["value"]
+    assert {name: part.weight for name, part in by_rule.parts.items()} == {
+        "format": 0.2, "value": 0, "world": 1} and not by_rule.monitor
+    assert rungs["value_by_rule"].data == m3.data
     efficient = rungs["safe_efficient_rl"]
     for name in ("no_canon", "length_penalty"):
         assert rungs[name].start_from == "m3_rl" and rungs[name].settings == efficient.settings
@@ -115,8 +119,27 @@ def test_every_arm_of_the_ablations_leaves_out_what_it_says():
     assert rungs["unconstrained"].objective.initial == 0 and searching.objective.multiplier == (
         "adaptive")
     assert all(rungs[name].baseline for name in (
-        "sft_only", "no_stage_1", "single_objective", "grpo", "no_canon", "length_penalty",
-        "unconstrained", "fixed_lambda"))
+        "sft_only", "no_stage_1", "single_objective", "grpo", "value_by_rule", "no_canon",
+        "length_penalty", "unconstrained", "fixed_lambda"))
+
+
+def test_the_full_climb_is_the_climb_with_more_of_everything():
+    small, full = load_recipe("climb", []), load_recipe("climb_full", [])
+    for rung in small.rungs:
+        larger = full.by_name[rung.name]
+        assert larger.settings.num_steps > rung.settings.num_steps
+        kept = {"type", "objective", "algorithm", "gates", "environment", "start_from"}
+        assert larger.model_dump(include=kept) == rung.model_dump(include=kept)
+        ours, theirs = ([source.model_dump(exclude={"count"}) for source in one.data]
+                        for one in (rung, larger))
+        assert ours == theirs  # the same sources in the same order
+        assert all(a.count <= b.count for a, b in zip(rung.data, larger.data, strict=True))
+    assert [rung.name for rung in full.rungs if rung.name not in small.by_name] == [
+        "sft_only", "no_canon", "length_penalty", "soft_overlong"]
+    assert full.by_name["sft_only"].data == full.by_name["cot_sft"].data
+    sets = {one.name: one for one in full.evaluation.sets}
+    assert sets["unseen"].data[0].split == "unseen_forms" and sets["search"] == (
+        small.evaluation.sets[1])
 
 
 def test_a_rung_is_written_by_its_difference_from_another(tmp_path):
