@@ -144,10 +144,10 @@ def test_climb_of_all_four_rungs(tmp_path, figures):
     assert found["safety", "cot_sft", "m3_rl"][0] > 0
     assert found["safety", "cot_sft", "deliberative_search_rl"][0] > 0
     assert found["tokens_per_answer", "m3_rl", "safe_efficient_rl"][1] < 0
+    assert last["false_certain_minus_matched"]["ci95"][1] < 0
     assert figures["peak_rss_bytes"] < 3 << 30
     # Bounds of three points lie within the noise of a seed: the test passes when all are met.
-    goals = {"false_certain_minus_matched": -last["false_certain_minus_matched"]["ci95"][1],
-             "accuracy": found["accuracy", "unconstrained", "deliberative_search_rl"][0] + 0.03,
+    goals = {"accuracy": found["accuracy", "unconstrained", "deliberative_search_rl"][0] + 0.03,
              **{" ".join(key): low + 0.03 for key, (low, _) in found.items()
                 if key[0] in ("capability", "benign_compliance") and key[1] == "cot_sft"}}
     figures["goals_missed"] = {name: margin for name, margin in goals.items() if margin <= 0}
