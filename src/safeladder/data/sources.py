@@ -263,12 +263,46 @@ class TraceAnswersSource(Source):
         return self.finish(_with_own_ids(demonstrations(kept, prompts)))
 
 
+class OwnAnswersSource(Source):
+    """Right answers that an earlier rung of the same climb sampled: rehearsal of what the policy
+    does, where a teacher's answers would bring back what reinforcement learning left behind.
+    """
+
+    type: Literal["own_answers"]
+    rung: str = Field(description="the RL rung whose training answers these are")
+    keep: Literal["shortest", "all"] = Field(
+        default="all", description="of each prompt's right answers")
+    minimum: float | None = Field(
+        default=None, allow_inf_nan=False, description="as in trace_answers")
+    last: int | None = Field(
+        default=None, gt=0, description="the rung's last so many steps; default: all")
+
+    def build(self, base: Path) -> list[Prompt]:
+        """Raises ConfigError: only a climb knows its rungs."""
+        raise ConfigError(f"own_answers of {self.rung!r} are there in a climb alone; trace_answers "
+                          "reads those of a finished run")
+
+    def traced(self, traces: Path, prompts: Sequence[SourceSpec]) -> TraceAnswersSource:
+        """The same answers in the files of a run's ``traces``; ``prompts`` are the rung's data.
+
+        Raises:
+            DataError: the rung left no traces.
+        """
+        files = sorted(map(str, traces.glob(f"{self.rung}-train-*.parquet")))
+        if not files:
+            raise DataError(f"own_answers: rung {self.rung!r} left no answers in {traces}")
+        settings = self.model_dump(exclude={"type", "rung", "last"})
+        return TraceAnswersSource(type="trace_answers", prompts=tuple(prompts), **settings,
+                                  path=tuple(files[-(self.last or len(files)):]))
+
+
 SourceSpec = Annotated[
     JsonlSource | ParquetSource | HuggingFaceSource | PythonSource | KnightsKnavesSource
     | FreshKnightsKnavesSource | CompactPuzzles | CompactChains | CompactWalks
     | MicroworldSource | MicroworldCorpus | SearchQuestions | SearchDemonstrations
     | ReadingExercises
-    | ResponsesSource | ReasoningGymSource | SplitSource | TraceAnswersSource,
+    | ResponsesSource | ReasoningGymSource | SplitSource | TraceAnswersSource
+    | OwnAnswersSource,
     Field(discriminator="type"),
 ]
 SplitSource.model_rebuild()

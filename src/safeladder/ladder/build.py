@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safeladder.data.sources import SourceSpec, build_source
+from safeladder.data.sources import OwnAnswersSource, SourceSpec, build_source
 from safeladder.engine.base import Sampler, SamplingParams
 from safeladder.engine.local.models import (
     LoadedModel,
@@ -20,7 +20,13 @@ from safeladder.engine.local.trainer import LocalTrainer
 from safeladder.envs import Environment, SingleTurn
 from safeladder.errors import DataError, TooManyAbstentions
 from safeladder.ladder.embedded import train_seeing_tokenizer, train_tokenizer
-from safeladder.ladder.recipe import CheckpointModel, EmbeddedModel, LocalEngineSpec, Recipe
+from safeladder.ladder.recipe import (
+    CheckpointModel,
+    EmbeddedModel,
+    LocalEngineSpec,
+    Recipe,
+    Rung,
+)
 from safeladder.render import Renderer
 from safeladder.render.renderer import Demonstration
 from safeladder.rollout import rollout
@@ -43,8 +49,9 @@ def initial_model(recipe: Recipe) -> LoadedModel:
             return load_checkpoint(path, recipe)
         case EmbeddedModel(config=config, vocab_size=vocab_size):
             corpus = itertools.chain.from_iterable(
-                corpus_texts(load_prompts(rung.data)) for rung in recipe.rungs
-                if rung.type == "sft")
+                corpus_texts(load_prompts([source for source in rung.data
+                                           if not isinstance(source, OwnAnswersSource)]))
+                for rung in recipe.rungs if rung.type == "sft")
             sees = "vision_config" in config
             train = train_seeing_tokenizer if sees else train_tokenizer
             tokenizer = train(corpus, vocab_size)
@@ -88,6 +95,16 @@ def load_prompts(specs: Sequence[SourceSpec]) -> list[Prompt]:
             _LOADED[key] = build_source(spec)
         prompts += _LOADED[key]
     return prompts
+
+
+def with_answers(rung: Rung, recipe: Recipe, traces: Path) -> list[SourceSpec]:
+    """The sources of a rung, the climb's own answers as what lies in its ``traces``.
+
+    Raises:
+        DataError: the rung that they are of left none.
+    """
+    return [source.traced(traces, recipe.by_name[source.rung].data)
+            if isinstance(source, OwnAnswersSource) else source for source in rung.data]
 
 
 def corpus_texts(prompts: Sequence[Prompt]) -> list[str]:

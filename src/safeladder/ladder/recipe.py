@@ -17,7 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from safeladder.config import StrictModel, near_miss, validate
 from safeladder.data.microworld.search import SearchQuestions
 from safeladder.data.microworld.source import MicroworldSource
-from safeladder.data.sources import SourceSpec, SplitSource
+from safeladder.data.sources import OwnAnswersSource, SourceSpec, SplitSource
 from safeladder.data.stream import CurriculumSpec
 from safeladder.ladder.environments import EnvironmentSpec, SingleTurnSpec
 from safeladder.ladder.filters.steps import FilterStep
@@ -256,6 +256,22 @@ class Recipe(StrictModel):
             if start in {r.name for r in self.rungs} and start not in before:
                 raise ValueError(f"rung {rung.name!r} starts from {start!r}, which comes later")
             before.append(rung.name)
+        return self
+
+    @model_validator(mode="after")
+    def _own_answers_exist(self) -> Recipe:
+        sampled: list[str] = []
+        for rung in self.rungs:
+            own = [s for s in _bare(rung.data) if isinstance(s, OwnAnswersSource)]
+            if own and not isinstance(rung, SFTRung):
+                raise ValueError(f"rung {rung.name!r}: own_answers are to imitate, so they belong "
+                                 "into a rung of type sft")
+            for source in own:
+                if source not in rung.data or source.rung not in sampled:
+                    raise ValueError(f"rung {rung.name!r}: own_answers of {source.rung!r}, but no "
+                                     "rung of type rl before it has that name")
+            if isinstance(rung, RLRung):
+                sampled.append(rung.name)
         return self
 
     @model_validator(mode="after")

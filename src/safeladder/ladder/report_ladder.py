@@ -82,8 +82,8 @@ def evolution_chart(data: RunData) -> Chart | None:
 def label_places(points: Sequence[tuple[float, float]], span: float) -> list[str]:
     """Where each point's name stands: the first of four corners that no name before it is in.
 
-    A name is taken to be ``NAME_SHARE`` of the span wide and high; where all corners are taken, it
-    stands in the first one.
+    A name is taken to be ``NAME_SHARE`` of the span wide and high, and may overlap another by 15%
+    of that; where all corners are taken, it stands in the first one.
     """
     width, height = (share * span for share in NAME_SHARE)
     taken: list[tuple[float, float]] = []
@@ -92,7 +92,7 @@ def label_places(points: Sequence[tuple[float, float]], span: float) -> list[str
         free = {place: (x + right * width / 2, y + up * height / 2)
                 for place, (right, up) in CORNERS.items()}
         place = next((name for name, (left, low) in free.items()
-                      if all(abs(left - a) > 0.99 * width or abs(low - b) > 0.99 * height
+                      if all(abs(left - a) > 0.85 * width or abs(low - b) > 0.85 * height
                              for a, b in taken)),
                      next(iter(CORNERS)))
         taken.append(free[place])

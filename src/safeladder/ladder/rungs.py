@@ -37,6 +37,7 @@ from safeladder.ladder.build import (
     load_checkpoint,
     load_prompts,
     supervised_rows,
+    with_answers,
 )
 from safeladder.ladder.environments import SingleTurnSpec, build_environment
 from safeladder.ladder.figures import distinct, figure_names, set_figures
@@ -266,7 +267,7 @@ class RungWork:
 
     async def sft(self, rung: SFTRung) -> LoopState:
         """Supervised."""
-        prompts = load_prompts(rung.data)
+        prompts = load_prompts(with_answers(rung, self.climber.recipe, self.climber.run.traces))
         if rung.filters:
             prompts = await self._filtered(rung, prompts)
         return await train_sft(SFTRun(

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from safeladder.data.sources import build_source
+from safeladder.data.sources import OwnAnswersSource, build_source
 from safeladder.errors import ConfigError, DataError
 from safeladder.ladder.traces import TraceKey, write_traces
 from safeladder.types import (
@@ -225,3 +225,22 @@ def test_mistakes_in_the_recipe_are_named():
         build_source({"type": "trace_answers", "path": "x", "keep": "longest"})
     with pytest.raises(ConfigError, match="minimum"):
         build_source({"type": "trace_answers", "path": "x", "minimum": float("nan")})
+
+
+def test_a_rungs_own_answers_are_those_of_its_last_steps(tmp_path):
+    for step in range(12):
+        write(tmp_path, [answer(SUM, f"{step}", 3)], step=step)
+    write(tmp_path, [answer(SUM, "12", 3)], step=12, split="test")
+    own = OwnAnswersSource(type="own_answers", rung="rl", last=2, minimum=0.5, limit=3)
+    prompts = ({"type": "jsonl", "path": "sums.jsonl"},)
+    traced = own.traced(tmp_path, prompts)
+    assert [Path(path).name for path in traced.path] == [
+        "rl-train-step000010.parquet", "rl-train-step000011.parquet"]
+    assert (traced.keep, traced.minimum, traced.limit, len(traced.prompts)) == ("all", 0.5, 3, 1)
+    every = OwnAnswersSource(type="own_answers", rung="rl").traced(tmp_path, prompts)
+    assert len(every.path) == 12
+    assert texts(build_source(traced.model_copy(update={"prompts": None}))) == ["10", "11"]
+    with pytest.raises(DataError, match="own_answers: rung 'sft' left no answers in"):
+        OwnAnswersSource(type="own_answers", rung="sft").traced(tmp_path, prompts)
+    with pytest.raises(ConfigError, match="own_answers of 'rl' are there in a climb alone"):
+        build_source({"type": "own_answers", "rung": "rl"})

@@ -142,6 +142,22 @@ def test_the_full_climb_is_the_climb_with_more_of_everything():
         small.evaluation.sets[1])
 
 
+def test_own_answers_are_of_an_rl_rung_that_comes_before(tmp_path):
+    path = tmp_path / "mine.yaml"
+    head = "extends: first_climb\nname: mine\nrungs:\n  - "
+    rehearse = ("{name: rehearsal, like: cot_sft, data: [{type: own_answers, rung: %s}]}")
+    path.write_text(head + rehearse % "logic_rl")
+    assert load_recipe(str(path), []).rungs[-1].data[0].rung == "logic_rl"
+    for wrong in ("cot_sft", "rehearsal", "nothing"):
+        path.write_text(head + rehearse % wrong)
+        with pytest.raises(ConfigError, match=f"own_answers of '{wrong}', but no rung of type rl"):
+            load_recipe(str(path), [])
+    path.write_text(head + "{name: more, like: logic_rl, data: [{type: own_answers, "
+                    "rung: logic_rl}]}")
+    with pytest.raises(ConfigError, match="so they belong into a rung of type sft"):
+        load_recipe(str(path), [])
+
+
 def test_a_rung_is_written_by_its_difference_from_another(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("extends: first_climb\nname: mine\nrungs:\n"

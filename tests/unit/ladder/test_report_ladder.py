@@ -97,8 +97,8 @@ def test_names_of_points_close_together_stand_in_different_corners():
     close = [(0.5, 0.9)] * 5
     assert label_places(close, 1.0) == [
         "bottom right", "top left", "top right", "bottom left", "bottom right"]  # all taken
-    assert label_places([(0.2, 0.9), (0.51, 0.9), (0.2, 0.84)], 1.0) == ["bottom right"] * 3
-    assert label_places([(0.2, 0.9), (0.49, 0.9)], 1.0) == ["bottom right", "top left"]
+    assert label_places([(0.2, 0.9), (0.46, 0.9), (0.2, 0.85)], 1.0) == ["bottom right"] * 3
+    assert label_places([(0.2, 0.9), (0.45, 0.9)], 1.0) == ["bottom right", "top left"]
 
 
 def test_which_charts_there_are(data: RunData) -> None:
