@@ -40,10 +40,12 @@ def main(run: Path) -> None:
     """Print the tables."""
     tokenizer = Tokenizer.from_file(str(run / "model" / "tokenizer.json"))
     table = shortest(run, tokenizer)
-    for trace in sorted(run.glob("traces/*-test-t0.parquet"), key=lambda p: p.stat().st_mtime):
-        answers = pd.read_parquet(trace).set_index("prompt_id")
-        table[trace.name.removesuffix("-test-t0.parquet")] = [
-            len(tokenizer.encode(text).ids) for text in answers.response.loc[table.index]]
+    for rung in load_recipe(str(run / "recipe.yaml"), []).rungs:
+        trace = run / "traces" / f"{rung.name}-test-t0.parquet"
+        if trace.exists():
+            answers = pd.read_parquet(trace).set_index("prompt_id")
+            table[rung.name] = [len(tokenizer.encode(text).ids)
+                                for text in answers.response.loc[table.index]]
     means = table.groupby("family").mean()
     means.loc["all"] = table.drop(columns="family").mean()
     print(means.round(1).to_string())

@@ -146,10 +146,12 @@ def test_climb_of_all_four_rungs(tmp_path, figures):
     assert found["tokens_per_answer", "m3_rl", "safe_efficient_rl"][1] < 0
     assert last["false_certain_minus_matched"]["ci95"][1] < 0
     assert figures["peak_rss_bytes"] < 3 << 30
+    bounded = {key: low for key, (low, _) in found.items()
+               if key[0] == "accuracy" or (
+                   key[0] in ("capability", "benign_compliance") and key[1] == "cot_sft")}
+    assert min(bounded.values()) > -0.1
     # Bounds of three points lie within the noise of a seed: the test passes when all are met.
-    goals = {"accuracy": found["accuracy", "unconstrained", "deliberative_search_rl"][0] + 0.03,
-             **{" ".join(key): low + 0.03 for key, (low, _) in found.items()
-                if key[0] in ("capability", "benign_compliance") and key[1] == "cot_sft"}}
+    goals = {" ".join(key): low + 0.03 for key, low in bounded.items()}
     figures["goals_missed"] = {name: margin for name, margin in goals.items() if margin <= 0}
     if figures["goals_missed"]:
         pytest.xfail(f"missed: {figures['goals_missed']}")

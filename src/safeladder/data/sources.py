@@ -265,7 +265,8 @@ class TraceAnswersSource(Source):
 
 class OwnAnswersSource(Source):
     """Right answers that an earlier rung of the same climb sampled: rehearsal of what the policy
-    does, where a teacher's answers would bring back what reinforcement learning left behind.
+    does, where a teacher's answers would bring back what reinforcement learning left behind. They
+    are the rung's whether or not a gate held it back.
     """
 
     type: Literal["own_answers"]
@@ -275,7 +276,7 @@ class OwnAnswersSource(Source):
     minimum: float | None = Field(
         default=None, allow_inf_nan=False, description="as in trace_answers")
     last: int | None = Field(
-        default=None, gt=0, description="the rung's last so many steps; default: all")
+        default=None, gt=0, description="the last so many traced steps of the rung; default: all")
 
     def build(self, base: Path) -> list[Prompt]:
         """Raises ConfigError: only a climb knows its rungs."""

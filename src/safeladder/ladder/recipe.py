@@ -263,14 +263,14 @@ class Recipe(StrictModel):
         sampled: list[str] = []
         for rung in self.rungs:
             own = [s for s in _bare(rung.data) if isinstance(s, OwnAnswersSource)]
-            if own and not isinstance(rung, SFTRung):
+            if own and not (isinstance(rung, SFTRung) and all(s in rung.data for s in own)):
                 raise ValueError(f"rung {rung.name!r}: own_answers are to imitate, so they belong "
-                                 "into a rung of type sft")
+                                 "into the data of a rung of type sft, and into no split")
             for source in own:
-                if source not in rung.data or source.rung not in sampled:
+                if source.rung not in sampled:
                     raise ValueError(f"rung {rung.name!r}: own_answers of {source.rung!r}, but no "
-                                     "rung of type rl before it has that name")
-            if isinstance(rung, RLRung):
+                                     "rung of type rl and single turns before it has that name")
+            if isinstance(rung, RLRung) and rung.environment.type == "single_turn":
                 sampled.append(rung.name)
         return self
 

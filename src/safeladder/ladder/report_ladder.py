@@ -56,8 +56,8 @@ def evolution_chart(data: RunData) -> Chart | None:
     traces = [*_validations(data), *points]
     x, y = ([v for t in traces for v in t[axis]] for axis in ("x", "y"))
     span = max(max(x) - min(x), max(y) - min(y), 0.1)
-    places = iter(label_places([(x, y) for t in points for x, y in zip(t["x"], t["y"],
-                                                                       strict=True)], span))
+    places = iter(label_places(
+        [point for t in points for point in zip(t["x"], t["y"], strict=True)], span))
     for trace in points:
         trace["textposition"] = list(islice(places, len(trace["x"])))
     ranges = [axis_range(values, span) for values in (x, y)]

@@ -105,13 +105,26 @@ def test_the_teachers_last_thought_ends_in_what_the_answer_rests_on():
     for row in build_source({**DEMONSTRATIONS, "conditions": ["noisy", "missing"]}):
         *before, last = [m.text for m in row.messages[1:]]
         value = read_move(last).argument
-        told = before and f" is {value} ." in before[-1]
-        ground = "passage" if told else "nothing" if before else "memory"
+        read, told = "<read>" in " ".join(before), before and f" is {value} ." in before[-1]
+        ground = "passage" if told else "nothing" if read else "memory"
+        assert ground != "memory" or value == row.reference["answer"]
         assert f" is {value} , {EVIDENCE[ground]} </think> <confidence> " in last
         seen[ground, row.meta["condition"]] += 1
-    assert set(seen) == {("passage", "noisy"), ("nothing", "noisy"), ("memory", "noisy"),
-                         ("nothing", "missing"), ("memory", "missing")}
+    assert set(seen) == {("passage", "noisy"), ("memory", "noisy"), ("nothing", "missing"),
+                         ("memory", "missing")}
     assert min(seen.values()) > 20
+
+
+def test_the_teacher_guesses_an_unknown_value_that_a_read_does_not_show():
+    rows = build_source({**DEMONSTRATIONS, "level": 3, "passage_words": 8, "count": 300})
+    right = []
+    for row in rows:
+        *before, last = [m.text for m in row.messages]
+        value = read_move(last).argument
+        ground = "passage" if f" is {row.reference['answer']} ." in before[-1] else "nothing"
+        assert last.split(" </think>")[0].endswith(EVIDENCE[ground])
+        right.append(value == row.reference["answer"])
+    assert 0.05 < sum(right) / len(right) < 0.22  # eight values; a half-shown sentence says none
 
 
 def test_a_passage_of_no_use_is_read_before_the_teacher_guesses():

@@ -137,7 +137,14 @@ def test_the_full_climb_is_the_climb_with_more_of_everything():
     assert [rung.name for rung in full.rungs if rung.name not in small.by_name] == [
         "sft_only", "no_canon", "length_penalty", "soft_overlong"]
     assert full.by_name["sft_only"].data == full.by_name["cot_sft"].data
+    arms = {name: full.by_name[name] for name in ("no_canon", "length_penalty", "soft_overlong")}
+    assert {name: arm.algorithm.get("overlong") for name, arm in arms.items()} == {
+        "no_canon": None, "length_penalty": {"type": "length_penalty", "coef": 0.1},
+        "soft_overlong": {"type": "soft_overlong", "cache_share": 0.9}}
+    for arm in arms.values():
+        assert arm.start_from == "m3_rl" and arm.algorithm["advantage"] == {"type": "dr_grpo"}
     sets = {one.name: one for one in full.evaluation.sets}
+    assert sets["test"] == small.evaluation.sets[0]
     assert sets["unseen"].data[0].split == "unseen_forms" and sets["search"] == (
         small.evaluation.sets[1])
 
@@ -148,13 +155,18 @@ def test_own_answers_are_of_an_rl_rung_that_comes_before(tmp_path):
     rehearse = ("{name: rehearsal, like: cot_sft, data: [{type: own_answers, rung: %s}]}")
     path.write_text(head + rehearse % "logic_rl")
     assert load_recipe(str(path), []).rungs[-1].data[0].rung == "logic_rl"
+    split = ("{name: rehearsal, like: cot_sft, data: [{type: split, part: a, fractions: {a: 1}, "
+             "of: {type: own_answers, rung: logic_rl}}]}")
+    path.write_text(head + split)
+    with pytest.raises(ConfigError, match="and into no split"):
+        load_recipe(str(path), [])
     for wrong in ("cot_sft", "rehearsal", "nothing"):
         path.write_text(head + rehearse % wrong)
         with pytest.raises(ConfigError, match=f"own_answers of '{wrong}', but no rung of type rl"):
             load_recipe(str(path), [])
     path.write_text(head + "{name: more, like: logic_rl, data: [{type: own_answers, "
                     "rung: logic_rl}]}")
-    with pytest.raises(ConfigError, match="so they belong into a rung of type sft"):
+    with pytest.raises(ConfigError, match="belong into the data of a rung of type sft"):
         load_recipe(str(path), [])
 
 

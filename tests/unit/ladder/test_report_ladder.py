@@ -51,6 +51,13 @@ def test_every_checkpoint_is_a_point_with_intervals(data: RunData) -> None:
     found = traces(data)
     rungs = found["rungs"]
     assert rungs["text"] == ["sft", "reasoning", "safety_rl"]
+    shown = [trace for name, trace in found.items() if not name.startswith("both alike")]
+    named = [trace for trace in shown if "textposition" in trace]
+    span = max(0.1, *(max(v) - min(v) for v in (
+        [value for trace in shown for value in trace[axis]] for axis in ("x", "y"))))
+    points = [point for trace in named for point in zip(trace["x"], trace["y"], strict=True)]
+    places = [place for trace in named for place in trace["textposition"]]
+    assert len(places) == 5 and places == label_places(points, span)
     assert found["held back by a gate"]["text"] == ["refusals"]
     assert found["baselines"]["text"] == ["plain"]
     figure = data.rungs[0].figures["safety"]

@@ -22,7 +22,10 @@ from safeladder.types import Message, Prompt
 
 
 class ReadingExercises(Source):
-    """Passages as the search environment shows them, and what they say in another order."""
+    """Passages in the words of the search environment, and what they say in another order.
+
+    Old maps among them: an exercise is in reading, not in what to believe.
+    """
 
     type: Literal["reading_exercises"]
     count: int = Field(ge=1)

@@ -1,4 +1,4 @@
-"""Questions of knowledge to search for: passages under three conditions, questions, a teacher.
+"""Questions of knowledge to search for: passages under several conditions, questions, a teacher.
 
 The conditions, every question under each of them:
 
@@ -205,8 +205,9 @@ class SearchDemonstrations(_Drawn):
     Confidences are drawn evenly from 0 to 10, whatever the answer: what they mean is left to
     reinforcement learning. Known and rare facts are answered at once, after a search, or after a
     search and a read; unknown ones always after both. Where passages are missing, all but the known
-    ones are guessed. The last thought ends in what the answer rests on (:data:`EVIDENCE`), right
-    before the confidence. What the environment says is what it would say (a test compares). The
+    ones are guessed, after reading what there is. The last thought ends in what the answer rests on
+    (:data:`EVIDENCE`), right before the confidence; whoever has read in vain says that he guesses,
+    of known facts, too. What the environment says is what it would say (a test compares). The
     unknown facts told here are asked by no question of the train split (:func:`demonstrated`).
     Every move of the teacher is imitated, not the answer alone.
     """
@@ -253,10 +254,11 @@ class SearchDemonstrations(_Drawn):
         tier, missing = prompt.meta["tier"], prompt.meta["condition"] == "missing"
         if tier == "unknown":
             path = "read"
-        unheard = tier != "known" and missing
-        value = rng.choice(VALUES[relation]) if unheard else right
+        value = right
+        if tier != "known" and missing:
+            path, value = "read", rng.choice(VALUES[relation])
         said: list[Message] = []
-        ground = "memory" if path == "direct" else "nothing"
+        ground = "nothing" if path == "read" else "memory"
         if path != "direct":
             query = rng.choice([f"{relation} of {town}", town])
             thoughts = "not known to me ." if path == "read" else "I am not sure ."
@@ -270,7 +272,10 @@ class SearchDemonstrations(_Drawn):
                 said += [Message("assistant", write_move("read", str(place + 1), f"{town} .")),
                          Message(self.role, information(passage_text(
                              found.title, found.text, self.passage_words)))]
-                ground = "passage" if found.title == town else ground
+                if f" is {right} ." in said[-1].text:
+                    ground = "passage"
+                elif tier == "unknown" and not missing:  # beyond the words that a read shows
+                    value = rng.choice(VALUES[relation])
         thought = f"the {relation} of {town} is {value} , {EVIDENCE[ground]}"
         answer = write_move("answer", value, thought, rng.randint(0, MAX_CONFIDENCE))
         system = "\n\n".join(filter(None, (self.system_prompt, INSTRUCTIONS)))
