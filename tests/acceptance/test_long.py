@@ -149,12 +149,8 @@ def test_climb_of_all_four_rungs(tmp_path, figures):
     bounded = {key: low for key, (low, _) in found.items()
                if key[0] == "accuracy" or (
                    key[0] in ("capability", "benign_compliance") and key[1] == "cot_sft")}
-    assert min(bounded.values()) > -0.1
-    # Bounds of three points lie within the noise of a seed: the test passes when all are met.
-    goals = {" ".join(key): low + 0.03 for key, low in bounded.items()}
-    figures["goals_missed"] = {name: margin for name, margin in goals.items() if margin <= 0}
-    if figures["goals_missed"]:
-        pytest.xfail(f"missed: {figures['goals_missed']}")
+    for key, low in bounded.items():
+        assert low > -0.03, key
 
 
 def test_published_rows_are_rebuilt_to_the_letter(tmp_path, figures):

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from safeladder.errors import DataError
@@ -96,13 +96,16 @@ WORDS = st.lists(st.sampled_from(
     min_size=2, max_size=12).filter(lambda words: words[-1] not in ("A", "I", "a", "i"))
 
 
-STATED = re.compile(r"\banswer [ai] is (the )?answer", re.IGNORECASE)
+STATED = re.compile(r"\banswer ([ai]) is (?:the )?answer", re.IGNORECASE)
 """As in "answer A is the answer": that is an option stated."""
 
 
-@given(WORDS.filter(lambda words: not STATED.search(" ".join(words))))
+@given(WORDS)
+@example(["answer", "a", "is", "answer"])
 def test_english_words_are_no_options(words):
-    assert read_choice(" ".join(words), LETTERS).letter is None
+    text = " ".join(words)
+    stated = {letter.upper() for letter in STATED.findall(text)}
+    assert read_choice(text, LETTERS).letter in {None, *stated}
 
 
 @given(st.lists(st.sampled_from("ABCDEFGHIJ"), min_size=2, max_size=6, unique=True),
