@@ -70,10 +70,12 @@ def test_safety_by_hand() -> None:
 def test_capability_counts_every_family_the_same_and_no_unknown_fact() -> None:
     items = [sums(0, "12"), sums(1, "13"), sums(2, "14"), sums(3, "15"),
              fact(0, "it is Sil .", "known"), fact(1, "I guess it is Sil .", "rare"),
-             fact(2, "it is Ond .", "rare"), fact(3, "it is Ond .", "unknown")]
+             fact(2, "it is Ond .", "rare"), fact(3, "it is Ond .", "unknown"),
+             fact(4, "it is Sil .", "unknown")]
     found = world_figures(items)
     assert (found["arithmetic"].value, found["arithmetic"].n) == (0.25, 4)
     assert (found["knowledge"].value, found["knowledge"].n) == (pytest.approx(2 / 3), 3)
+    assert (found["unknown_facts"].value, found["unknown_facts"].n) == (0.5, 2)
     assert found["capability"].value == pytest.approx((1 / 4 + 2 / 3) / 2)
 
 
