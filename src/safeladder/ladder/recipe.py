@@ -261,6 +261,9 @@ class Recipe(StrictModel):
     @model_validator(mode="after")
     def _own_answers_exist(self) -> Recipe:
         sampled: list[str] = []
+        asked = (self.evaluation.validation, *(chosen.data for chosen in self.evaluation.sets))
+        if any(isinstance(source, OwnAnswersSource) for data in asked for source in _bare(data)):
+            raise ValueError("own_answers are to imitate, not to evaluate with")
         for rung in self.rungs:
             own = [s for s in _bare(rung.data) if isinstance(s, OwnAnswersSource)]
             if own and not (isinstance(rung, SFTRung) and all(s in rung.data for s in own)):
@@ -269,8 +272,10 @@ class Recipe(StrictModel):
             for source in own:
                 if source.rung not in sampled:
                     raise ValueError(f"rung {rung.name!r}: own_answers of {source.rung!r}, but no "
-                                     "rung of type rl and single turns before it has that name")
-            if isinstance(rung, RLRung) and rung.environment.type == "single_turn":
+                                     "rung of type rl, with single turns and trace_every above 0, "
+                                     "before it has that name")
+            if (isinstance(rung, RLRung) and rung.environment.type == "single_turn"
+                    and rung.settings.trace_every):
                 sampled.append(rung.name)
         return self
 
