@@ -169,7 +169,7 @@ def test_own_answers_are_of_an_rl_rung_that_comes_before(tmp_path):
     with pytest.raises(ConfigError, match="belong into the data of a rung of type sft"):
         load_recipe(str(path), [])
     path.write_text(head + rehearse % "logic_rl")
-    with pytest.raises(ConfigError, match="of 'logic_rl', but no rung of type rl, .* trace_every"):
+    with pytest.raises(ConfigError, match=r"of 'logic_rl', but no rung of type rl, .* trace_every"):
         load_recipe(str(path), ["rungs.logic_rl.settings.trace_every=0"])
     with pytest.raises(ConfigError, match="own_answers are to imitate, not to evaluate with"):
         load_recipe(str(path), ["evaluation.validation=[{type: own_answers, rung: logic_rl}]"])
