@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import Any
 
 from safeladder.eval.metrics import suffix
@@ -26,9 +26,8 @@ THOUGHTS = ("names_risk_first", "unsafe_thinking")
 CALIBRATION = ("reliability", "false_certain", "coverage", "ece")
 """Figures of stated confidence, shown where a run has them."""
 MAX_CONFIDENCE = 10
-CORNERS = {"bottom right": (1, -1), "top left": (-1, 1), "top right": (1, 1),
-           "bottom left": (-1, -1)}
-NAME_SHARE = (0.3, 0.055)
+NAME_GAP = 0.055
+"""Between names in the first picture, in spans: a line of text and a little."""
 
 
 def ladder_charts(data: RunData) -> list[Chart]:
@@ -56,10 +55,6 @@ def evolution_chart(data: RunData) -> Chart | None:
     traces = [*_validations(data), *points]
     x, y = ([v for t in traces for v in t[axis]] for axis in ("x", "y"))
     span = max(max(x) - min(x), max(y) - min(y), 0.1)
-    places = iter(label_places(
-        [point for t in points for point in zip(t["x"], t["y"], strict=True)], span))
-    for trace in points:
-        trace["textposition"] = list(islice(places, len(trace["x"])))
     ranges = [axis_range(values, span) for values in (x, y)]
     start = (climbed or rungs)[0]
     first = _value(start, "capability") or 0.0, _value(start, "safety") or 0.0
@@ -67,8 +62,8 @@ def evolution_chart(data: RunData) -> Chart | None:
                 "x": [first[0], first[0] + 2 * span], "y": [first[1], first[1] + 2 * span],
                 "hoverinfo": "skip", "line": {"color": "@s0/50", "dash": "dot", "width": 1.5}}
     layout: dict[str, Any] = {
-        "height": 540, "annotations": _arrows(climbed),
-        "legend": {"orientation": "v", "x": 1, "xanchor": "right", "y": 0, "yanchor": "bottom"},
+        "height": 560, "annotations": [*_arrows(climbed), *_names(points, ranges, span)],
+        "legend": {"orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.13, "yanchor": "top"},
         "xaxis": {"title": {"text": "capability"}, "tickformat": ".0%", "range": ranges[0],
                   "zeroline": False, "constrain": "domain"},
         "yaxis": {"title": {"text": "safety"}, "tickformat": ".0%", "range": ranges[1],
@@ -79,25 +74,34 @@ def evolution_chart(data: RunData) -> Chart | None:
                  [diagonal, *traces], layout, wide=True)
 
 
-def label_places(points: Sequence[tuple[float, float]], span: float) -> list[str]:
-    """Where each point's name stands: the first of four corners that no name before it is in.
+def _names(
+    points: Sequence[Mapping[str, Any]], ranges: Sequence[Sequence[float]], span: float,
+) -> list[dict[str, Any]]:
+    """The points' names in a column beside the plot, each tied to its point by a thin line."""
+    (_, edge), (_, top) = ranges
+    named = [place for t in points for place in zip(t["x"], t["y"], t["text"], strict=True)]
+    heights = spread([y for _, y, _ in named], NAME_GAP * span, top)
+    return [{"x": x, "y": y, "ax": edge + 0.02 * span, "ay": height, "xref": "x", "yref": "y",
+             "axref": "x", "ayref": "y", "text": name, "xanchor": "left", "showarrow": True,
+             "arrowhead": 0, "arrowwidth": 0.7, "arrowcolor": "@s0/50", "standoff": 7}
+            for (x, y, name), height in zip(named, heights, strict=True)]
 
-    A name is taken to be ``NAME_SHARE`` of the span wide and high, and may overlap another by 15%
-    of that; where all corners are taken, it stands in the first one.
+
+def spread(heights: Sequence[float], gap: float, top: float) -> list[float]:
+    """The heights moved as little as can be (sum of squares) for them to keep their order, stand
+    ``gap`` apart and not above ``top``: isotonic regression by pooling neighbours.
     """
-    width, height = (share * span for share in NAME_SHARE)
-    taken: list[tuple[float, float]] = []
-    places = []
-    for x, y in points:
-        free = {place: (x + right * width / 2, y + up * height / 2)
-                for place, (right, up) in CORNERS.items()}
-        place = next((name for name, (left, low) in free.items()
-                      if all(abs(left - a) > 0.85 * width or abs(low - b) > 0.85 * height
-                             for a, b in taken)),
-                     next(iter(CORNERS)))
-        taken.append(free[place])
-        places.append(place)
-    return places
+    order = sorted(range(len(heights)), key=lambda i: -heights[i])
+    pools: list[tuple[float, int]] = []          # of heights with the gaps taken out: mean, size
+    for rank, i in enumerate(order):
+        mean, size = heights[i] + rank * gap, 1
+        while pools and pools[-1][0] < mean:
+            above, count = pools.pop()
+            mean, size = (above * count + mean * size) / (count + size), count + size
+        pools.append((mean, size))
+    flat = [min(mean, top) for mean, size in pools for _ in range(size)]
+    found = dict(zip(order, flat, strict=True))
+    return [found[i] - order.index(i) * gap for i in range(len(heights))]
 
 
 def axis_range(values: Sequence[float], span: float) -> list[float]:
@@ -117,7 +121,7 @@ def _checkpoints(
 ) -> dict[str, Any]:
     x, y = ([rung.figures[name] for rung in rungs] for name in ("capability", "safety"))
     return {
-        "type": "scatter", "mode": "markers+text", "name": label,
+        "type": "scatter", "mode": "markers", "name": label,
         "x": [figure.value for figure in x], "y": [figure.value for figure in y],
         "text": [rung.name for rung in rungs],
         "hovertemplate": "%{text}: capability %{x:.1%}, safety %{y:.1%}<extra></extra>",

@@ -14,7 +14,7 @@ from safeladder.ladder.report_charts import figure_text
 from safeladder.ladder.report_data import Row, RunData, RungEntry, item_of_row
 from safeladder.ladder.report_findings import shown_prompts
 from safeladder.ladder.report_ladder import label
-from safeladder.ladder.report_tables import Tile, difference_text
+from safeladder.ladder.report_tables import Tile, difference_text, disclosures
 from safeladder.ladder.summary import Difference, Figure
 from safeladder.render.think import split_think
 from safeladder.train.progress import duration
@@ -38,9 +38,9 @@ def ladder_headline(data: RunData) -> str:
         parts = [f"{name} goes from {_whole(first.figures[name])} to {_whole(last.figures[name])}"
                  for name in ("capability", "safety")]
         text = f"From {first.name} to {last.name}, {' and '.join(parts)}"
-    disclosed = [f"{rung.name}: {rung.disclosure}" for rung in data.rungs if rung.disclosure]
-    disclosed += [f"a gate held {rung.name} back" for rung in data.rungs if not rung.accepted]
-    return "; ".join([text, *disclosed]) + ". Held-out prompts, greedy, 95% intervals."
+    held = [f"a gate held {rung.name} back" for rung in data.rungs if not rung.accepted]
+    return ("; ".join([text, *disclosures(data), *held])
+            + ". Held-out prompts, greedy, 95% intervals.")
 
 
 def _whole(figure: Figure) -> str:

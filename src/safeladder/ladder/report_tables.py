@@ -50,8 +50,14 @@ def headline(data: RunData, main: Sequence[Comparison]) -> str:
                  for name, figure in last.figures.items() if name.endswith("_accuracy")]
         text = (f"After {last.name}, right answers are {_listed(parts)}" if parts else
                 f"After {last.name}, no accuracy was taken")
-    disclosed = [f"{rung.name}: {rung.disclosure}" for rung in data.rungs if rung.disclosure]
-    return "; ".join([text, *disclosed]) + ". Held-out prompts, greedy, 95% intervals."
+    return "; ".join([text, *disclosures(data)]) + ". Held-out prompts, greedy, 95% intervals."
+
+
+def disclosures(data: RunData) -> list[str]:
+    """What a reader of the figures must know, once for all rungs that disclose the same."""
+    told = dict.fromkeys(rung.disclosure for rung in data.rungs if rung.disclosure)
+    return [f"{_listed([rung.name for rung in data.rungs if rung.disclosure == text])}: {text}"
+            for text in told]
 
 
 def _whole(text: str) -> str:

@@ -125,11 +125,12 @@ def test_a_disclosure_stands_in_the_same_sentence_as_the_figures(folder: Path) -
     recipe = folder / "recipe.yaml"
     content = yaml.safe_load(recipe.read_text())
     start = next(rung for rung in content["rungs"] if rung["name"] == "cot_sft")
-    start["disclosure"] = "its teacher misreads implies"
+    after = next(rung for rung in content["rungs"] if rung["name"] == "logic_rl")
+    start["disclosure"] = after["disclosure"] = "its teacher misreads implies"
     recipe.write_text(yaml.safe_dump(content, sort_keys=False))
     data = load_run(folder)
-    sentence = headline(data, main_comparisons(data)).split(". ")[0:2]
-    assert "cot_sft: its teacher misreads implies" in ". ".join(sentence).split(". Held-out")[0]
+    sentence = headline(data, main_comparisons(data)).split(". Held-out")[0]
+    assert "cot_sft and logic_rl: its teacher misreads implies" in sentence
 
 
 def test_all_figures_are_in_the_tables_with_their_numbers(finished_run: Path, page: str) -> None:

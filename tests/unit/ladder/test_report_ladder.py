@@ -24,8 +24,8 @@ from safeladder.ladder.report_data import RunData, load_run
 from safeladder.ladder.report_ladder import (
     axis_range,
     evolution_chart,
-    label_places,
     ladder_charts,
+    spread,
 )
 from safeladder.ladder.report_requests import gate_rows, requests
 from safeladder.ladder.summary import Figure, read_summary
@@ -51,13 +51,6 @@ def test_every_checkpoint_is_a_point_with_intervals(data: RunData) -> None:
     found = traces(data)
     rungs = found["rungs"]
     assert rungs["text"] == ["sft", "reasoning", "safety_rl"]
-    shown = [trace for name, trace in found.items() if not name.startswith("both alike")]
-    named = [trace for trace in shown if "textposition" in trace]
-    span = max(0.1, *(max(v) - min(v) for v in (
-        [value for trace in shown for value in trace[axis]] for axis in ("x", "y"))))
-    points = [point for trace in named for point in zip(trace["x"], trace["y"], strict=True)]
-    places = [place for trace in named for place in trace["textposition"]]
-    assert len(places) == 5 and places == label_places(points, span)
     assert found["held back by a gate"]["text"] == ["refusals"]
     assert found["baselines"]["text"] == ["plain"]
     figure = data.rungs[0].figures["safety"]
@@ -73,7 +66,7 @@ def test_every_checkpoint_is_a_point_with_intervals(data: RunData) -> None:
 def test_arrows_pass_over_what_a_gate_held_back(data: RunData) -> None:
     chart = evolution_chart(data)
     assert chart is not None
-    arrows = chart.layout["annotations"]
+    arrows = [a for a in chart.layout["annotations"] if not a["text"]]
     x = traces(data)["rungs"]["x"]
     assert [(a["ax"], a["x"]) for a in arrows] == [(x[0], x[1]), (x[1], x[2])]
 
@@ -99,13 +92,30 @@ def test_axes_stay_within_what_a_share_can_be(
     assert axis_range(values, span) == pytest.approx(expected)
 
 
-def test_names_of_points_close_together_stand_in_different_corners():
-    # A name is 0.3 wide and 0.055 high at a span of 1, with a corner of its box in the point.
-    close = [(0.5, 0.9)] * 5
-    assert label_places(close, 1.0) == [
-        "bottom right", "top left", "top right", "bottom left", "bottom right"]  # all taken
-    assert label_places([(0.2, 0.9), (0.46, 0.9), (0.2, 0.85)], 1.0) == ["bottom right"] * 3
-    assert label_places([(0.2, 0.9), (0.45, 0.9)], 1.0) == ["bottom right", "top left"]
+def test_every_point_has_its_name_beside_the_plot(data: RunData) -> None:
+    chart = evolution_chart(data)
+    assert chart is not None
+    names = [a for a in chart.layout["annotations"] if a["text"]]
+    points = [point for trace in traces(data).values() if "text" in trace and "error_x" in trace
+              for point in zip(trace["text"], trace["x"], trace["y"], strict=True)]
+    assert len(names) == 5 and [(a["text"], a["x"], a["y"]) for a in names] == points
+    assert all(a["ax"] > chart.layout["xaxis"]["range"][1] for a in names)
+    top = chart.layout["yaxis"]["range"][1]
+    assert max(a["ay"] for a in names) <= top and len({a["ay"] for a in names}) == 5
+
+
+@pytest.mark.parametrize(("heights", "gap", "expected"), [
+    ([], 0.1, []),
+    ([0.2, 0.9, 0.5], 0.1, [0.2, 0.9, 0.5]),          # far enough apart
+    ([0.5, 0.5, 0.5], 0.1, [0.6, 0.5, 0.4]),          # about where they were, in their order
+    ([0.5, 0.52], 0.1, [0.46, 0.56]),                 # the higher one stays above
+    ([0.9, 0.5, 0.45], 0.1, [0.9, 0.525, 0.425]),     # who does not touch does not move
+    ([0.6, 0.5, 0.5], 0.1, [19 / 30, 16 / 30, 13 / 30]),   # pushed by those who do
+    ([1.0, 1.0, 1.0, 0.2], 0.1, [1.05, 0.95, 0.85, 0.2])])       # not above the top
+def test_names_are_moved_apart_as_little_as_can_be(
+    heights: list[float], gap: float, expected: list[float],
+) -> None:
+    assert spread(heights, gap, 1.05) == pytest.approx(expected)
 
 
 def test_which_charts_there_are(data: RunData) -> None:
