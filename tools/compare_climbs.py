@@ -13,9 +13,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from safeladder.eval.metrics import tokens
-from safeladder.eval.microworld import world_difference
-from safeladder.eval.statistics import PairedDifference, paired_difference
+from safeladder.errors import CheckpointError
+from safeladder.eval.microworld import PAIRED
+from safeladder.ladder.ladder_findings import compare_runs
 from safeladder.ladder.report_data import evaluation_items
 from safeladder.ladder.report_tables import difference_text
 from safeladder.ladder.summary import Summary, read_summary
@@ -28,50 +28,53 @@ SEARCH = ("accuracy", "coverage", "false_certain", "false_certain_baseline_match
 
 def figure_table(summaries: Sequence[Summary], rungs: Sequence[str],
                  figures: Sequence[str]) -> str:
-    """Every rung's figures: mean over seeds and each seed's."""
+    """Every rung's figures: mean over the seeds that have one, and each seed's."""
     lines = ["| figure | " + " | ".join(f"`{rung}`" for rung in rungs) + " |",
              "|---|" + "---|" * len(rungs)]
     for figure in figures:
+        scale = 1 if figure == "tokens_per_answer" else 100
         cells = []
         for rung in rungs:
             entries = [one for summary in summaries
                        for one in (*summary.rungs, *summary.baselines) if one.name == rung]
-            values = [entry.eval[figure].value for entry in entries if figure in entry.eval]
-            judged = [value * (1 if figure == "tokens_per_answer" else 100)
-                      for value in values if value is not None]
-            listed = ", ".join(f"{value:.1f}" for value in judged)
+            found = [entry.eval.get(figure) for entry in entries]
+            values = [None if one is None or one.value is None else scale * one.value
+                      for one in found]
+            judged = [value for value in values if value is not None]
+            listed = ", ".join("-" if value is None else f"{value:.1f}" for value in values)
             cells.append(f"{sum(judged) / len(judged):.1f} ({listed})" if judged else "-")
         lines.append(f"| `{figure}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def difference(runs: Sequence[Path], first: str, second: str, figure: str,
-               ) -> PairedDifference | None:
-    """First minus second over all seeds; None where one of them was not asked."""
-    split = "search" if figure == "accuracy" else "test"
-    ours, theirs = ([evaluation_items(run, rung, split) for run in runs]
-                    for rung in (first, second))
-    if figure == "accuracy":
-        return paired_difference(ours, theirs)
-    if figure == "tokens_per_answer":
-        return paired_difference(ours, theirs, tokens)
-    return world_difference(figure, ours, theirs)
-
-
-def difference_table(runs: Sequence[Path], pairs: Sequence[str], figures: Sequence[str]) -> str:
-    """One row per pair and figure."""
+def difference_table(runs: Sequence[Path], pairs: Sequence[tuple[str, str]],
+                     figures: Sequence[str]) -> str:
+    """One row per pair and figure; none where one of the two was not evaluated."""
     lines = ["| first - second | figure | difference | each seed |", "|---|---|---|---|"]
     for pair in pairs:
-        first, second = pair.split(":")
         for figure in figures:
-            found = difference(runs, first, second, figure)
+            split = "search" if figure == "accuracy" else "test"
+            try:
+                ours, theirs = ([evaluation_items(run, rung, split) for run in runs]
+                                for rung in pair)
+            except CheckpointError:
+                continue
+            found = compare_runs(figure, ours, theirs)
             if found is None:
                 continue
             unit, scale = ("tokens", 1) if figure == "tokens_per_answer" else ("points", 100)
             seeds = ", ".join(f"{scale * value:+.1f}" for value in found.per_seed)
-            lines.append(f"| `{first}` - `{second}` | `{figure}` "
+            lines.append(f"| `{pair[0]}` - `{pair[1]}` | `{figure}` "
                          f"| {difference_text(found, unit)} | {seeds} |")
     return "\n".join(lines)
+
+
+def two_rungs(text: str) -> tuple[str, str]:
+    """``FIRST:SECOND``."""
+    first, colon, second = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIRST:SECOND")
+    return first, second
 
 
 def main() -> None:
@@ -79,8 +82,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--rungs", nargs="*", help="of the first table (default: all evaluated)")
-    parser.add_argument("--pairs", nargs="*", default=(), help="FIRST:SECOND")
+    parser.add_argument("--pairs", nargs="*", default=(), type=two_rungs, help="FIRST:SECOND")
     parser.add_argument("--figures", nargs="*", default=(*WORLD, "tokens_per_answer", "accuracy"),
+                        choices=(*PAIRED, "tokens_per_answer", "accuracy"),
                         help="of the second table")
     options = parser.parse_args()
     summaries = [read_summary(run / "summary.json") for run in options.runs]

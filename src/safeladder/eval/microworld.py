@@ -10,7 +10,7 @@ name                       is the share of
 logic, arithmetic          right answers
 knowledge                  right answers, sure or unsure, to closed-book questions about facts
                            that are well known or rare
-unknown_facts              the same about facts that no text tells
+unknown_facts              the same about facts that no training text tells
 vision                     right answers about images
 instruction_following      answers that keep every constraint
 value                      right verdicts on the right ground, and not rude

@@ -109,7 +109,7 @@ def _differences(
             continue
         after, before = ([item_of_row(row) for row in side] for side in (one.after, one.before))
         for figure in figures:
-            found = _difference(figure, after, before)
+            found = compare_runs(figure, [after], [before])
             if found is not None:
                 yield Difference(
                     before=pair.before.name, after=pair.after.name, figure=figure + one.ending,
@@ -117,16 +117,23 @@ def _differences(
                     clusters=found.clusters)
 
 
-def _difference(
-    figure: str, after: Sequence[EvalItem], before: Sequence[EvalItem],
+def compare_runs(
+    figure: str, after: Sequence[Sequence[EvalItem]], before: Sequence[Sequence[EvalItem]],
 ) -> PairedDifference | None:
-    """Of one set; None where nobody was asked."""
+    """``after - before`` of one figure, ``after[s]`` and ``before[s]`` of seed s and one set; None
+    where nobody was asked.
+
+    Raises:
+        KeyError: no figure that is compared.
+        DataError: the two sides do not hold the same prompts.
+    """
     if figure == "accuracy":
-        return paired_difference([after], [before])
+        return paired_difference(after, before)
     if figure == "tokens_per_answer":
-        return paired_difference([after], [before], tokens)
-    ours, theirs = ([item for item in side if item.source in SOURCES] for side in (after, before))
-    return world_difference(figure, [ours], [theirs])
+        return paired_difference(after, before, tokens)
+    ours, theirs = ([[item for item in run if item.source in SOURCES] for run in side]
+                    for side in (after, before))
+    return world_difference(figure, ours, theirs)
 
 
 def _searched(data: RunData, split: str) -> str | None:

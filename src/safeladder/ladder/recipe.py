@@ -261,9 +261,10 @@ class Recipe(StrictModel):
     @model_validator(mode="after")
     def _own_answers_exist(self) -> Recipe:
         sampled: list[str] = []
-        asked = (self.evaluation.validation, *(chosen.data for chosen in self.evaluation.sets))
+        asked = (self.evaluation.validation, *(chosen.data for chosen in self.evaluation.sets),
+                 *(rung.validation for rung in self.rungs if isinstance(rung, SFTRung)))
         if any(isinstance(source, OwnAnswersSource) for data in asked for source in _bare(data)):
-            raise ValueError("own_answers are to imitate, not to evaluate with")
+            raise ValueError("own_answers are to imitate, not to evaluate or validate with")
         for rung in self.rungs:
             own = [s for s in _bare(rung.data) if isinstance(s, OwnAnswersSource)]
             if own and not (isinstance(rung, SFTRung) and all(s in rung.data for s in own)):

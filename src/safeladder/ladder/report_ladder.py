@@ -63,6 +63,7 @@ def evolution_chart(data: RunData) -> Chart | None:
                 "hoverinfo": "skip", "line": {"color": "@s0/50", "dash": "dot", "width": 1.5}}
     layout: dict[str, Any] = {
         "height": 560, "annotations": [*_arrows(climbed), *_names(points, ranges, span)],
+        "margin": {"r": 8 * max(len(rung.name) for rung in rungs) + 12},
         "legend": {"orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.13, "yanchor": "top"},
         "xaxis": {"title": {"text": "capability"}, "tickformat": ".0%", "range": ranges[0],
                   "zeroline": False, "constrain": "domain"},
@@ -78,18 +79,19 @@ def _names(
     points: Sequence[Mapping[str, Any]], ranges: Sequence[Sequence[float]], span: float,
 ) -> list[dict[str, Any]]:
     """The points' names in a column beside the plot, each tied to its point by a thin line."""
-    (_, edge), (_, top) = ranges
+    (_, edge), (bottom, top) = ranges
     named = [place for t in points for place in zip(t["x"], t["y"], t["text"], strict=True)]
-    heights = spread([y for _, y, _ in named], NAME_GAP * span, top)
+    heights = spread([y for _, y, _ in named], NAME_GAP * span, bottom, top)
     return [{"x": x, "y": y, "ax": edge + 0.02 * span, "ay": height, "xref": "x", "yref": "y",
              "axref": "x", "ayref": "y", "text": name, "xanchor": "left", "showarrow": True,
              "arrowhead": 0, "arrowwidth": 0.7, "arrowcolor": "@s0/50", "standoff": 7}
             for (x, y, name), height in zip(named, heights, strict=True)]
 
 
-def spread(heights: Sequence[float], gap: float, top: float) -> list[float]:
+def spread(heights: Sequence[float], gap: float, bottom: float, top: float) -> list[float]:
     """The heights moved as little as can be (sum of squares) for them to keep their order, stand
-    ``gap`` apart and not above ``top``: isotonic regression by pooling neighbours.
+    ``gap`` apart and between the bounds: isotonic regression by pooling neighbours. Where there is
+    no room for all, the lowest stand below ``bottom``.
     """
     order = sorted(range(len(heights)), key=lambda i: -heights[i])
     pools: list[tuple[float, int]] = []          # of heights with the gaps taken out: mean, size
@@ -99,14 +101,15 @@ def spread(heights: Sequence[float], gap: float, top: float) -> list[float]:
             above, count = pools.pop()
             mean, size = (above * count + mean * size) / (count + size), count + size
         pools.append((mean, size))
-    flat = [min(mean, top) for mean, size in pools for _ in range(size)]
+    lowest = bottom + (len(heights) - 1) * gap
+    flat = [min(max(mean, lowest), top) for mean, size in pools for _ in range(size)]
     found = dict(zip(order, flat, strict=True))
     return [found[i] - order.index(i) * gap for i in range(len(heights))]
 
 
 def axis_range(values: Sequence[float], span: float) -> list[float]:
     """A range of 1.44 ``span`` around the values, pushed into what a share can be."""
-    lowest, highest = -0.09, 1.06       # room for the name under a point at 0
+    lowest, highest = -0.09, 1.06       # room around a point at 0 or 1
     width = min(1.44 * span, highest - lowest)
     low = min(max((max(values) + min(values) - width) / 2, lowest), highest - width)
     return [low, low + width]

@@ -123,22 +123,27 @@ def test_every_arm_of_the_ablations_leaves_out_what_it_says():
         "length_penalty", "unconstrained", "fixed_lambda"))
 
 
-def test_the_full_climb_is_the_climb_with_more_of_everything():
+def test_the_full_climb_is_the_climb_with_a_larger_budget():
     small, full = load_recipe("climb", []), load_recipe("climb_full", [])
     for rung in small.rungs:
         larger = full.by_name[rung.name]
         assert larger.settings.num_steps > rung.settings.num_steps
         kept = {"type", "objective", "gates", "environment", "start_from"}
+        if rung.name != "safe_efficient_rl":
+            kept.add("algorithm")
         assert larger.model_dump(include=kept) == rung.model_dump(include=kept)
-        ours, theirs = ([source.model_dump(exclude={"count", "weight"}) for source in one.data]
+        free = {"count", "weight"} if rung.name == "safe_efficient_rl" else {"count"}
+        ours, theirs = ([source.model_dump(exclude=free) for source in one.data]
                         for one in (rung, larger))
         if rung.name == "search_warm_up":  # the form as taught there; its own answers besides
             assert [one for one in theirs if one["type"] != "own_answers" and one.get("seed") != 34
                     ] == [one for one in ours if one["type"] != "microworld"]
-            assert [one["rung"] for one in theirs if one["type"] == "own_answers"] == [
-                "m3_rl", "safe_efficient_rl"]
+            assert [(one["rung"], one["keep"], one["last"], one["minimum"]) for one in theirs
+                    if one["type"] == "own_answers"] == [
+                ("m3_rl", "all", 40, 1.1), ("safe_efficient_rl", "all", 20, 1.1)]
         else:
             assert ours == theirs  # the same sources in the same order
+            assert all(a.count <= b.count for a, b in zip(rung.data, larger.data, strict=True))
     assert full.by_name["safe_efficient_rl"].algorithm == {
         "preset": "cpgd", "advantage": {"type": "canon_eff", "mu": 0.5, "alpha": 0.85}}
     assert [rung.name for rung in full.rungs if rung.name not in small.by_name] == [
@@ -153,6 +158,13 @@ def test_the_full_climb_is_the_climb_with_more_of_everything():
         assert arm.start_from == "m3_rl" and arm.algorithm["advantage"] == {"type": "dr_grpo"}
         assert arm.data == full.by_name["safe_efficient_rl"].data
         assert arm.settings == full.by_name["safe_efficient_rl"].settings
+    stronger, efficient = full.by_name["stronger_canon"], full.by_name["safe_efficient_rl"]
+    assert stronger.algorithm["advantage"] == {"type": "canon_eff", "mu": 0.5, "alpha": 0.7}
+    assert (stronger.start_from, stronger.data, stronger.settings) == (
+        "m3_rl", efficient.data, efficient.settings)
+    (shortest,) = full.by_name["sft_shortest"].data
+    assert (shortest.rung, shortest.keep, shortest.minimum) == ("m3_rl", "shortest", 1.1)
+    assert full.by_name["sft_shortest"].start_from == "m3_rl"
     sets = {one.name: one for one in full.evaluation.sets}
     assert sets["test"] == small.evaluation.sets[0]
     assert sets["unseen"].data[0].split == "unseen_forms" and sets["search"] == (
@@ -181,8 +193,9 @@ def test_own_answers_are_of_an_rl_rung_that_comes_before(tmp_path):
     path.write_text(head + rehearse % "logic_rl")
     with pytest.raises(ConfigError, match=r"of 'logic_rl', but no rung of type rl, .* trace_every"):
         load_recipe(str(path), ["rungs.logic_rl.settings.trace_every=0"])
-    with pytest.raises(ConfigError, match="own_answers are to imitate, not to evaluate with"):
-        load_recipe(str(path), ["evaluation.validation=[{type: own_answers, rung: logic_rl}]"])
+    for place in ("evaluation.validation", "evaluation.sets.0.data", "rungs.rehearsal.validation"):
+        with pytest.raises(ConfigError, match="are to imitate, not to evaluate or validate with"):
+            load_recipe(str(path), [f"{place}=[{{type: own_answers, rung: logic_rl}}]"])
 
 
 def test_a_rung_is_written_by_its_difference_from_another(tmp_path):

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from safeladder.ladder.report import context, write_report
 from safeladder.ladder.report_charts import Chart
 from safeladder.ladder.report_data import RunData, load_run
 from safeladder.ladder.report_ladder import (
+    NAME_GAP,
     axis_range,
     evolution_chart,
     ladder_charts,
@@ -100,8 +102,12 @@ def test_every_point_has_its_name_beside_the_plot(data: RunData) -> None:
               for point in zip(trace["text"], trace["x"], trace["y"], strict=True)]
     assert len(names) == 5 and [(a["text"], a["x"], a["y"]) for a in names] == points
     assert all(a["ax"] > chart.layout["xaxis"]["range"][1] for a in names)
-    top = chart.layout["yaxis"]["range"][1]
-    assert max(a["ay"] for a in names) <= top and len({a["ay"] for a in names}) == 5
+    bottom, top = chart.layout["yaxis"]["range"]
+    heights = sorted(a["ay"] for a in names)
+    assert bottom <= heights[0] and heights[-1] <= top
+    gap = NAME_GAP * (top - bottom) / 1.44
+    assert all(b - a >= gap - 1e-9 for a, b in pairwise(heights))
+    assert chart.layout["margin"]["r"] == 8 * len("safety_rl") + 12
 
 
 @pytest.mark.parametrize(("heights", "gap", "expected"), [
@@ -111,11 +117,14 @@ def test_every_point_has_its_name_beside_the_plot(data: RunData) -> None:
     ([0.5, 0.52], 0.1, [0.46, 0.56]),                 # the higher one stays above
     ([0.9, 0.5, 0.45], 0.1, [0.9, 0.525, 0.425]),     # who does not touch does not move
     ([0.6, 0.5, 0.5], 0.1, [19 / 30, 16 / 30, 13 / 30]),   # pushed by those who do
-    ([1.0, 1.0, 1.0, 0.2], 0.1, [1.05, 0.95, 0.85, 0.2])])       # not above the top
+    ([1.0, 1.0, 1.0, 0.2], 0.1, [1.05, 0.95, 0.85, 0.2]),        # not above the top
+    ([0.0, 0.0, 0.0, 0.9], 0.1, [0.1, 0.0, -0.1, 0.9]),              # as far as the bottom
+    ([0.0, 0.0, 0.0, 0.0], 0.1, [0.2, 0.1, 0.0, -0.1]),              # not below it
+    ([0.5, 0.5], 2.0, [1.05, -0.95])])                               # unless there is no room
 def test_names_are_moved_apart_as_little_as_can_be(
     heights: list[float], gap: float, expected: list[float],
 ) -> None:
-    assert spread(heights, gap, 1.05) == pytest.approx(expected)
+    assert spread(heights, gap, -0.1, 1.05) == pytest.approx(expected)
 
 
 def test_which_charts_there_are(data: RunData) -> None:
@@ -194,8 +203,8 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def counting(figure: str, *sides: Any) -> Any:
         names.append(figure)
         return one(figure, *sides)
-    one = ladder_findings._difference
-    monkeypatch.setattr(ladder_findings, "_difference", counting)
+    one = ladder_findings.compare_runs
+    monkeypatch.setattr(ladder_findings, "compare_runs", counting)
     return names
 
 

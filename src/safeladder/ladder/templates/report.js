@@ -42,8 +42,12 @@
     for (const [id, chart] of Object.entries(coloured(palette))) {
       const place = document.getElementById("chart-" + id);
       if (chart.layout.height) place.style.height = chart.layout.height + "px";
-      Plotly.react(place, chart.data, merge(base(palette, narrow), chart.layout),
-                   { displayModeBar: false, responsive: true });
+      const layout = merge(base(palette, narrow), chart.layout);
+      if (narrow) {  // no room for names beside the plot: a touch tells them
+        layout.margin.r = 12;
+        layout.annotations = (layout.annotations || []).filter((note) => !note.text);
+      }
+      Plotly.react(place, chart.data, layout, { displayModeBar: false, responsive: true });
     }
   };
   draw();
