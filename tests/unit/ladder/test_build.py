@@ -140,7 +140,7 @@ def test_the_full_climb_is_the_climb_with_a_larger_budget():
                     ] == [one for one in ours if one["type"] != "microworld"]
             assert [(one["rung"], one["keep"], one["last"], one["minimum"]) for one in theirs
                     if one["type"] == "own_answers"] == [
-                ("m3_rl", "all", 40, 1.1), ("safe_efficient_rl", "all", 20, 1.1)]
+                ("m3_rl", "all", 60, 1.1), ("safe_efficient_rl", "all", 60, 1.1)]
         else:
             assert ours == theirs  # the same sources in the same order
             assert all(a.count <= b.count for a, b in zip(rung.data, larger.data, strict=True))
