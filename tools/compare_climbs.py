@@ -35,9 +35,8 @@ def figure_table(summaries: Sequence[Summary], rungs: Sequence[str],
         scale = 1 if figure == "tokens_per_answer" else 100
         cells = []
         for rung in rungs:
-            entries = [one for summary in summaries
-                       for one in (*summary.rungs, *summary.baselines) if one.name == rung]
-            found = [entry.eval.get(figure) for entry in entries]
+            found = [next((one.eval.get(figure) for one in (*summary.rungs, *summary.baselines)
+                           if one.name == rung), None) for summary in summaries]
             values = [None if one is None or one.value is None else scale * one.value
                       for one in found]
             judged = [value for value in values if value is not None]
@@ -49,23 +48,24 @@ def figure_table(summaries: Sequence[Summary], rungs: Sequence[str],
 
 def difference_table(runs: Sequence[Path], pairs: Sequence[tuple[str, str]],
                      figures: Sequence[str]) -> str:
-    """One row per pair and figure; none where one of the two was not evaluated."""
+    """One row per pair and figure, which says why where the two cannot be compared."""
     lines = ["| first - second | figure | difference | each seed |", "|---|---|---|---|"]
     for pair in pairs:
         for figure in figures:
             split = "search" if figure == "accuracy" else "test"
+            named = f"| `{pair[0]}` - `{pair[1]}` | `{figure}` |"
             try:
                 ours, theirs = ([evaluation_items(run, rung, split) for run in runs]
                                 for rung in pair)
-            except CheckpointError:
+            except CheckpointError as error:
+                lines.append(f"{named} not compared: {error} | |")
                 continue
             found = compare_runs(figure, ours, theirs)
             if found is None:
                 continue
             unit, scale = ("tokens", 1) if figure == "tokens_per_answer" else ("points", 100)
             seeds = ", ".join(f"{scale * value:+.1f}" for value in found.per_seed)
-            lines.append(f"| `{pair[0]}` - `{pair[1]}` | `{figure}` "
-                         f"| {difference_text(found, unit)} | {seeds} |")
+            lines.append(f"{named} {difference_text(found, unit)} | {seeds} |")
     return "\n".join(lines)
 
 

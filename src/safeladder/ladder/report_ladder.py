@@ -103,8 +103,8 @@ def spread(heights: Sequence[float], gap: float, bottom: float, top: float) -> l
         pools.append((mean, size))
     lowest = bottom + (len(heights) - 1) * gap
     flat = [min(max(mean, lowest), top) for mean, size in pools for _ in range(size)]
-    found = dict(zip(order, flat, strict=True))
-    return [found[i] - order.index(i) * gap for i in range(len(heights))]
+    moved = {i: mean - rank * gap for rank, (i, mean) in enumerate(zip(order, flat, strict=True))}
+    return [moved[i] for i in range(len(heights))]
 
 
 def axis_range(values: Sequence[float], span: float) -> list[float]:
