@@ -8,6 +8,7 @@ or dash as well.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ from safeladder.ladder.summary import Figure
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x", "star", "hexagon")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "5px,1px", "1px,5px")
 """The first line of a chart is solid; a chart has at most this many lines."""
+HATCHES = ("", "/", "x", ".", "-", "|", "+")
+"""The first bar of a colour is solid."""
 FEW = 12
 """A line of at most this many points shows them."""
 BEFORE, AFTER = 1, 2
@@ -145,9 +148,10 @@ def bar_chart(
     rows: Sequence[tuple[str, int, Mapping[str, Figure]]], percent: bool = True,
 ) -> Chart | None:
     """Bars with 95% intervals: a group per column, a bar per series. ``rows`` as in
-    :func:`interval_chart`; None if no series has a figure.
+    :func:`interval_chart`; series of one colour differ in hatching. None if no series has a figure.
     """
-    data = []
+    data: list[dict[str, Any]] = []
+    used: Counter[int] = Counter()
     for label, colour, figures in rows:
         points = [(0.0, name, figures[name]) for name in columns
                   if name in figures and figures[name].value is not None]
@@ -156,8 +160,10 @@ def bar_chart(
             texts = trace.pop("text")
             data.append({**trace, "type": "bar", "x": [name for _, name, _ in points],
                          "hovertext": texts, "hovertemplate": "%{hovertext}<extra></extra>",
-                         "marker": {"color": f"@s{colour}/80"}})
+                         "marker": {"color": f"@s{colour}/80", "pattern": {
+                             "shape": HATCHES[used[colour] % len(HATCHES)]}}})
             data[-1].pop("mode")
+            used[colour] += 1
     layout = _layout(Axes(x="", percent=percent, y_range=(0, 1.05) if percent else None,
                           from_zero=not percent))
     layout |= {"barmode": "group", "bargap": 0.25, "showlegend": len(rows) > 1}

@@ -20,7 +20,7 @@ from safeladder.ladder.ladder_findings import (
     pairs,
 )
 from safeladder.ladder.report import context, write_report
-from safeladder.ladder.report_charts import Chart
+from safeladder.ladder.report_charts import Chart, bar_chart
 from safeladder.ladder.report_data import RunData, load_run
 from safeladder.ladder.report_ladder import (
     NAME_GAP,
@@ -135,6 +135,18 @@ def test_which_charts_there_are(data: RunData) -> None:
     lamda = ladder_charts(data)[-1]
     assert [line["name"] for line in lamda.data] == ["refusals: world", "safety_rl: world"]
     assert lamda.data[0]["y"][-1] == pytest.approx(0.7)
+
+
+def test_bars_of_one_colour_differ_in_hatching() -> None:
+    half = Figure(value=0.5, n=2, ci95=None)
+    nobody = Figure(value=None, n=0, ci95=None)
+    chart = bar_chart("it", "It", "", ["a"], [
+        ("first", 1, {"a": half}), ("other", 2, {"a": half}), ("silent", 1, {"a": nobody}),
+        ("again", 1, {"a": half})])
+    assert chart is not None
+    assert [(bar["name"], bar["marker"]["color"], bar["marker"]["pattern"]["shape"])
+            for bar in chart.data] == [
+        ("first", "@s1/80", ""), ("other", "@s2/80", ""), ("again", "@s1/80", "/")]
 
 
 def test_stated_confidence_is_drawn_from_the_verdicts_where_there_is_one(data: RunData) -> None:
