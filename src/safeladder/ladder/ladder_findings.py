@@ -32,7 +32,8 @@ class Pair(NamedTuple):
 
 def pairs(data: RunData) -> list[Pair]:
     """Every evaluated rung after the last one before it that stands (no gate holds it back), then
-    the last one that stands after the first, and after every baseline.
+    the last one that stands after the first, and after every baseline the rung of the ladder that
+    its ``compare_with`` names, or else the last one that stands.
     """
     found, standing = [], None
     for rung in data.climbed:
@@ -44,7 +45,10 @@ def pairs(data: RunData) -> list[Pair]:
     whole = Pair(data.climbed[0], standing)
     if whole.before.name != standing.name and whole not in found:
         found.append(whole)
-    return found + [Pair(baseline, standing) for baseline in data.baselines]
+    climbed = {rung.name: rung for rung in data.climbed}
+    named = {rung["name"]: rung.get("compare_with") for rung in data.recipe["rungs"]}
+    return found + [Pair(baseline, climbed.get(named[baseline.name], standing))
+                    for baseline in data.baselines]
 
 
 def rung_differences(run_dir: Path) -> list[Difference]:

@@ -147,7 +147,9 @@ class RungBase(StrictModel):
     evaluate: bool = True
     compare_with: str | None = Field(
         None, description="a rung that ran before, whose answers false_certain_baseline_matched is "
-        "taken from and false_certain_minus_matched compares with; None: the one it starts from")
+        "taken from and false_certain_minus_matched compares with (None: the one it starts from); "
+        "a baseline's differences in all figures are taken to it, too, if it is no other baseline, "
+        "or else to the last rung that stands")
     disclosure: str = Field(
         "", description="what a reader of this rung's figures must know (a noisy teacher, say); "
         "the report prints it in the same sentence")

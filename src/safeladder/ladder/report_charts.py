@@ -21,6 +21,8 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "5px,1px
 """The first line of a chart is solid; a chart has at most this many lines."""
 HATCHES = ("", "/", "x", ".", "-", "|", "+")
 """The first bar of a colour is solid."""
+MANY_BARS = 7
+"""More series than this, and their legend leaves no room for the bars in half a row."""
 FEW = 12
 """A line of at most this many points shows them."""
 BEFORE, AFTER = 1, 2
@@ -161,15 +163,19 @@ def bar_chart(
             data.append({**trace, "type": "bar", "x": [name for _, name, _ in points],
                          "hovertext": texts, "hovertemplate": "%{hovertext}<extra></extra>",
                          "marker": {"color": f"@s{colour}/80", "pattern": {
-                             "shape": HATCHES[used[colour] % len(HATCHES)]}}})
+                             "shape": HATCHES[used[colour] % len(HATCHES)],
+                             "fillmode": "overlay"}}})
             data[-1].pop("mode")
             used[colour] += 1
     layout = _layout(Axes(x="", percent=percent, y_range=(0, 1.05) if percent else None,
                           from_zero=not percent))
     layout |= {"barmode": "group", "bargap": 0.25, "showlegend": len(rows) > 1}
+    wide = len(data) > MANY_BARS
+    if wide:
+        layout["height"] = 400
     layout["xaxis"] |= {"showgrid": False, "categoryarray": list(columns),
                         "categoryorder": "array"}
-    return Chart(chart_id, title, note, data, layout) if data else None
+    return Chart(chart_id, title, note, data, layout, wide) if data else None
 
 
 def stacked_share_chart(

@@ -147,6 +147,15 @@ def test_bars_of_one_colour_differ_in_hatching() -> None:
     assert [(bar["name"], bar["marker"]["color"], bar["marker"]["pattern"]["shape"])
             for bar in chart.data] == [
         ("first", "@s1/80", ""), ("other", "@s2/80", ""), ("again", "@s1/80", "/")]
+    assert not chart.wide and "height" not in chart.layout
+
+
+def test_a_chart_of_many_bars_takes_a_whole_row() -> None:
+    half = Figure(value=0.5, n=2, ci95=None)
+    rows = [(f"rung {i}", 1, {"a": half}) for i in range(8)]
+    seven, eight = (bar_chart("it", "It", "", ["a"], rows[:n]) for n in (7, 8))
+    assert seven is not None and not seven.wide
+    assert eight is not None and eight.wide and eight.layout["height"] == 400
 
 
 def test_stated_confidence_is_drawn_from_the_verdicts_where_there_is_one(data: RunData) -> None:
@@ -184,6 +193,18 @@ def test_pairs_go_from_what_stands(data: RunData) -> None:
     assert [(p.before.name, p.after.name) for p in pairs(data)] == [
         ("sft", "reasoning"), ("reasoning", "refusals"), ("reasoning", "safety_rl"),
         ("sft", "safety_rl"), ("plain", "safety_rl")]
+
+
+@pytest.mark.parametrize(("named", "other"), [
+    ("reasoning", "reasoning"), ("refusals", "refusals"), ("plain", "safety_rl"),
+    (None, "safety_rl")])
+def test_a_baseline_is_compared_with_the_rung_of_the_ladder_that_it_names(
+    data: RunData, named: str | None, other: str,
+) -> None:
+    rungs = [rung | {"compare_with": named} if rung["name"] == "plain" else rung
+             for rung in data.recipe["rungs"]]
+    changed = replace(data, recipe={**data.recipe, "rungs": rungs})
+    assert [p.after.name for p in pairs(changed) if p.before.name == "plain"] == [other]
 
 
 def test_the_summary_holds_gates_and_differences(folder: Path) -> None:
