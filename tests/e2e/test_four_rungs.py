@@ -29,6 +29,10 @@ def summary(run):
     return json.loads((run / "summary.json").read_text())
 
 
+def metrics(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
 def test_the_shrunk_recipe_has_the_rungs_of_the_whole_one():
     whole, small = load_recipe("climb", []), load_recipe(str(RECIPE), [])
     assert [r.name for r in whole.rungs] == [r.name for r in small.rungs]
@@ -60,9 +64,8 @@ def test_the_summary_has_every_rung_and_the_arm_without_a_constraint(run):
 
 
 def test_each_task_is_judged_by_its_row_and_watched(run):
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = {}
-    for row in rows:
+    for row in metrics(run):
         if row["kind"] == "rl":
             steps.setdefault(row["rung"], row["metrics"])
     assert {"reward/part/helpful", "reward/part/focus"} <= steps["m3_rl"].keys()
@@ -70,20 +73,28 @@ def test_each_task_is_judged_by_its_row_and_watched(run):
     assert steps["unconstrained"]["lambda"] == 0
 
 
-def test_a_rung_runs_alone_from_a_checkpoint(run, tmp_path):
-    """The last two rungs' start is a folder; the numbers are those of the whole climb."""
-    start = run / "rungs" / "m3_rl" / "checkpoint"
-    recipe = tmp_path / "alone.yaml"
-    rung = load_recipe(str(RECIPE), []).by_name["safe_efficient_rl"].model_dump(mode="json")
-    whole = load_recipe(str(RECIPE), []).model_dump(mode="json")
-    recipe.write_text(json.dumps({**whole, "model": {"type": "checkpoint", "path": str(start)},
-                                  "rungs": [rung]}))
-    out = tmp_path / "alone"
-    result = subprocess.run([sys.executable, "-m", "safeladder", "climb", str(recipe), "--out",
-                             str(out)], capture_output=True, text=True)
+@pytest.mark.parametrize(("start", "rungs"), [
+    ("m3_rl", ["safe_efficient_rl"]),
+    ("safe_efficient_rl", ["search_warm_up", "deliberative_search_rl"])])
+def test_rungs_run_alone_from_a_checkpoint(run, tmp_path, start, rungs):
+    """The numbers are those of the whole climb; the warm-up finds the answers it rehearses."""
+    chosen = [word for name in rungs for word in ("--rung", name)]
+    result = climb(tmp_path / "alone", *chosen, "--from",
+                   str(run / "rungs" / start / "checkpoint"))
     assert result.returncode == 0, result.stderr[-3000:]
-    (alone,) = summary(out)["rungs"]
-    inside = next(r for r in summary(run)["rungs"] if r["name"] == "safe_efficient_rl")
     # the figures that need a rung before
     matched = {"false_certain_baseline_matched", "false_certain_minus_matched"}
-    assert alone["eval"] == {k: v for k, v in inside["eval"].items() if k not in matched}
+    alone, whole = ({rung["name"]: {k: v for k, v in rung["eval"].items() if k not in matched}
+                     for rung in summary(folder)["rungs"] if rung["name"] in rungs}
+                    for folder in (tmp_path / "alone", run))
+    assert list(alone) == rungs and alone == whole and alone[rungs[-1]]
+    alone, whole = ([(row["rung"], row["step"], row["metrics"]) for row in metrics(folder)
+                     if row["rung"] in rungs] for folder in (tmp_path / "alone", run))
+    assert alone == whole and alone
+
+
+def test_what_a_rung_alone_does_not_have_is_told(tmp_path):
+    result = climb(tmp_path / "alone", "--rung", "m3_rl")
+    assert result.returncode == 2 and result.stderr.startswith("error: rung 'm3_rl' starts from")
+    result = climb(tmp_path / "alone", "--rung", "m3_rl", "--from", str(tmp_path / "nowhere"))
+    assert result.returncode == 2 and "nowhere" in result.stderr

@@ -42,6 +42,12 @@ def climb(
     set_: Annotated[list[str] | None, typer.Option(
         "--set", metavar="A.B=C", help="Override a recipe value; repeatable. List items by "
         "number or name: rungs.logic_rl.settings.num_steps=10.")] = None,
+    rung: Annotated[list[str] | None, typer.Option(
+        metavar="NAME", help="Run this rung alone; repeatable.")] = None,
+    from_: Annotated[str | None, typer.Option(
+        "--from", metavar="CHECKPOINT", help="Where a rung starts whose start is not run, or "
+        "the first one: a Hugging Face checkpoint, such as runs/<run>/rungs/m3_rl/checkpoint.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(
         help="Run directory [default: runs/<recipe>-<time>].")] = None,
     resume: Annotated[bool, typer.Option(
@@ -50,7 +56,7 @@ def climb(
     """Train a model up the rungs of a recipe."""
     from safeladder.ladder.climb import climb as run_climb
 
-    run_climb(recipe, overrides=set_ or [], out=out, resume=resume)
+    run_climb(recipe, overrides=set_ or [], out=out, resume=resume, rungs=rung or [], start=from_)
 
 
 @app.command()

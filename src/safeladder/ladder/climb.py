@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from safeladder.errors import ConfigError, GateFailed
 from safeladder.ladder.recipe import Recipe, load_recipe
 from safeladder.ladder.recipe_files import dump_recipe
+from safeladder.ladder.recipe_part import part_of
 from safeladder.ladder.run_dir import RunDir
 
 if TYPE_CHECKING:
@@ -20,15 +21,17 @@ if TYPE_CHECKING:
 
 def climb(
     recipe_name: str, overrides: Sequence[str] = (), out: Path | None = None, resume: bool = False,
+    rungs: Sequence[str] = (), start: str | None = None,
 ) -> Path:
     """Run ``safeladder climb``; return the run directory.
 
-    Finished rungs are skipped; an unfinished one goes on from its newest state.
+    Finished rungs are skipped; an unfinished one goes on from its newest state. ``rungs`` and
+    ``start`` as :func:`safeladder.ladder.recipe_part.part_of` has them.
 
     Raises:
         SafeLadderError: one clear line; what is on disk stays as it is.
     """
-    recipe = load_recipe(recipe_name, list(overrides))
+    recipe, left_out = part_of(load_recipe(recipe_name, list(overrides)), rungs, start)
     run = RunDir(choose_folder(recipe, out, resume))
     # Before torch is imported: its thread pool reads the environment once.
     from safeladder.engine.threads import configure_threads
@@ -42,6 +45,8 @@ def climb(
         run.open(dump_recipe(recipe), resume, {"versions": versions()})
         memory = stack.enter_context(MemoryWatch())
         climber = stack.enter_context(Climber.open(recipe, run, memory))
+        for line in left_out:
+            climber.display.message(line)
         asyncio.run(climb_rungs(recipe, run, climber))
     return run.path
 
