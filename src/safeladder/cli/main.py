@@ -49,7 +49,7 @@ def climb(
         "the first one: a Hugging Face checkpoint, such as runs/<run>/rungs/m3_rl/checkpoint.")
     ] = None,
     out: Annotated[Path | None, typer.Option(
-        help="Run directory [default: runs/<recipe>-<time>].")] = None,
+        help=r"Run directory \[default: runs/<recipe>-<time>].")] = None,
     resume: Annotated[bool, typer.Option(
         "--resume", help="Go on with the run in --out, or with the newest.")] = False,
 ) -> None:
@@ -98,7 +98,7 @@ def verify(
         "--with", metavar="VERIFIER", help="A verifier's folder, a YAML file with 'type: ...', or "
         "a type; repeatable.")],
     out: Annotated[Path | None, typer.Option(
-        help="File to write [default: <file>.verdicts.jsonl].", show_default=False)] = None,
+        help=r"File to write \[default: <file>.verdicts.jsonl].", show_default=False)] = None,
 ) -> None:
     """Judge the responses of a file; every row is written with its verdicts."""
     from safeladder.cli.verifier_eval import run_verify

@@ -14,7 +14,7 @@ verifier_app = typer.Typer(no_args_is_help=True, help="Check, train and measure 
 def check(
     names: Annotated[list[str] | None, typer.Argument(
         metavar="[NAME]...", help="Verifier types, as in a recipe, or verifiers of your own: a "
-        "trained one's folder, a YAML file with 'type: ...' [default: all types].",
+        r"trained one's folder, a YAML file with 'type: ...' \[default: all types].",
         show_default=False)] = None,
 ) -> None:
     """Run the gold cases that ship with every verifier; exit code 1 when one fails.
@@ -35,7 +35,7 @@ def train(
     set_: Annotated[list[str] | None, typer.Option(
         "--set", metavar="A.B=C", help="Override a recipe value; repeatable.")] = None,
     out: Annotated[Path | None, typer.Option(
-        help="Folder to write [default: verifiers/<name of the recipe>].",
+        help=r"Folder to write \[default: verifiers/<name of the recipe>].",
         show_default=False)] = None,
 ) -> None:
     """Train a verifier from labelled responses, light or neural."""
@@ -50,7 +50,7 @@ def evaluate(
         help="A verifier's folder, a YAML file with 'type: ...', or a type (prefix_refusal).")],
     data: Annotated[Path, typer.Argument(help="Labelled responses, JSON lines.")],
     out: Annotated[Path | None, typer.Option(
-        help="Page to write; the JSON goes beside it [default: <verifier>-<data>.html].",
+        help=r"Page to write; the JSON goes beside it \[default: <verifier>-<data>.html].",
         show_default=False)] = None,
     map_: Annotated[list[str] | None, typer.Option(
         "--map", metavar="LABEL=CLASS",
