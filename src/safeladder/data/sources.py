@@ -297,6 +297,24 @@ class OwnAnswersSource(Source):
                                   path=tuple(files[-(self.last or len(files)):]))
 
 
+def traced_answers(
+    sources: Sequence[SourceSpec], traces: Path, prompts: Mapping[str, Sequence[SourceSpec]],
+) -> list[SourceSpec]:
+    """The sources, the answers of the rungs in ``prompts`` as what lies in a run's ``traces``.
+
+    Args:
+        sources: of a rung.
+        traces: folder of the run in which those rungs were trained.
+        prompts: rung name -> its data.
+
+    Raises:
+        DataError: a rung left no answers.
+    """
+    return [source.traced(traces, prompts[source.rung])
+            if isinstance(source, OwnAnswersSource) and source.rung in prompts else source
+            for source in sources]
+
+
 SourceSpec = Annotated[
     JsonlSource | ParquetSource | HuggingFaceSource | PythonSource | KnightsKnavesSource
     | FreshKnightsKnavesSource | CompactPuzzles | CompactChains | CompactWalks

@@ -25,7 +25,6 @@ from safeladder.ladder.recipe import (
     EmbeddedModel,
     LocalEngineSpec,
     Recipe,
-    Rung,
 )
 from safeladder.render import Renderer
 from safeladder.render.renderer import Demonstration
@@ -95,16 +94,6 @@ def load_prompts(specs: Sequence[SourceSpec]) -> list[Prompt]:
             _LOADED[key] = build_source(spec)
         prompts += _LOADED[key]
     return prompts
-
-
-def with_answers(rung: Rung, recipe: Recipe, traces: Path) -> list[SourceSpec]:
-    """The sources of a rung, the climb's own answers as what lies in its ``traces``.
-
-    Raises:
-        DataError: the rung that they are of left none.
-    """
-    return [source.traced(traces, recipe.by_name[source.rung].data)
-            if isinstance(source, OwnAnswersSource) else source for source in rung.data]
 
 
 def corpus_texts(prompts: Sequence[Prompt]) -> list[str]:

@@ -45,10 +45,7 @@ def pairs(data: RunData) -> list[Pair]:
     whole = Pair(data.climbed[0], standing)
     if whole.before.name != standing.name and whole not in found:
         found.append(whole)
-    climbed = {rung.name: rung for rung in data.climbed}
-    named = {rung["name"]: rung.get("compare_with") for rung in data.recipe["rungs"]}
-    return found + [Pair(baseline, climbed.get(named[baseline.name], standing))
-                    for baseline in data.baselines]
+    return found + [Pair(arm, data.against(arm, standing)) for arm in data.baselines]
 
 
 def rung_differences(run_dir: Path) -> list[Difference]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safeladder.config import near_miss, validate
-from safeladder.data.sources import OwnAnswersSource
+from safeladder.data.sources import traced_answers
 from safeladder.errors import ConfigError
 from safeladder.ladder.gates import PREVIOUS, Gate
 from safeladder.ladder.recipe import Recipe, Rung
@@ -30,8 +30,8 @@ def part_of(recipe: Recipe, names: Collection[str], start: str | None) -> Part:
     Args:
         recipe: the whole one.
         names: of the rungs to run; none: all.
-        start: a checkpoint's folder or hub id, from which every rung starts that would start from
-            a rung that is not run, or from the recipe's model; None: only the recipe's model.
+        start: a checkpoint's folder or hub id, from which every rung starts that does not start
+            from one that is run; None: the recipe's model.
 
     Raises:
         ConfigError: there is no such rung, one would start from a rung that is not run and there
@@ -51,21 +51,24 @@ def part_of(recipe: Recipe, names: Collection[str], start: str | None) -> Part:
     if start is not None:
         template = data["model"]["chat_template"] if data["model"]["type"] == "checkpoint" else None
         data["model"] = {"type": "checkpoint", "path": start, "chat_template": template}
-    left_out: list[str] = []
     run = [rung.name for rung in kept]
-    data["rungs"] = [_alone(recipe, rung, run, start, left_out) for rung in kept]
+    alone = [_alone(recipe, rung, run, start) for rung in kept]
+    data["rungs"] = [rung for rung, _ in alone]
+    left_out = [line for _, lines in alone for line in lines]
     if start is not None:
         data["rungs"][0]["start_from"] = None
-    elif recipe.model.type == "embedded":
+    elif recipe.start_of(kept[0]) is None and recipe.model.type == "embedded" and (
+            len(kept) < len(recipe.rungs)):
         left_out.append(f"{run[0]}: the tokenizer is made without the rows of the rungs that are "
                         "not run, so the numbers are not those of the whole climb")
     return Part(validate(Recipe, data, f"{recipe.name}, only {', '.join(run)}"), left_out)
 
 
 def _alone(
-    recipe: Recipe, rung: Rung, names: Collection[str], start: str | None, left_out: list[str],
-) -> dict[str, Any]:
-    data = rung.model_dump(mode="json")
+    recipe: Recipe, rung: Rung, names: Collection[str], start: str | None,
+) -> tuple[dict[str, Any], list[str]]:
+    """A rung among those of ``names``, and what is left out of it."""
+    data, left_out = rung.model_dump(mode="json"), []
     before = recipe.start_of(rung)
     if before not in names:
         if start is None and before in recipe.by_name:
@@ -83,12 +86,13 @@ def _alone(
         else:
             left_out.append(f"{rung.name}: no gate on {gate.figure}, for {other}, which it is held "
                             "against, is not run")
+    data["gates"] = [gate.model_dump(mode="json") for gate in gates]
     traces = None if start is None else _traces_beside(start)
-    sources = [source.traced(traces, recipe.by_name[source.rung].data)
-               if traces and isinstance(source, OwnAnswersSource) and source.rung not in names
-               else source for source in rung.data]
-    return data | {"gates": [gate.model_dump(mode="json") for gate in gates],
-                   "data": [source.model_dump(mode="json") for source in sources]}
+    if traces is not None:
+        others = {other.name: other.data for other in recipe.rungs if other.name not in names}
+        data["data"] = [source.model_dump(mode="json")
+                        for source in traced_answers(rung.data, traces, others)]
+    return data, left_out
 
 
 def _traces_beside(checkpoint: str) -> Path | None:

@@ -84,6 +84,12 @@ class RunData:
         """The comparisons with figures."""
         return [rung for rung in self.rungs if rung.figures and rung.baseline]
 
+    def against(self, baseline: RungEntry, otherwise: RungEntry) -> RungEntry:
+        """The rung of the ladder that a comparison's ``compare_with`` names, or ``otherwise``."""
+        named = next(rung.get("compare_with") for rung in self.recipe["rungs"]
+                     if rung["name"] == baseline.name)
+        return next((rung for rung in self.climbed if rung.name == named), otherwise)
+
     def of_kind(self, *kinds: str) -> list[RungEntry]:
         """Rungs that logged steps of these kinds, comparisons included."""
         logged = {record["rung"] for record in self.records if record["kind"] in kinds}

@@ -105,10 +105,13 @@ def tiles(data: RunData, main: Sequence[Comparison]) -> list[Tile]:
 
 
 def comparison_tables(data: RunData, main: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """The last rung against the one before it, and against every baseline."""
+    """The last rung against the one before it, and against every baseline the rung that it names,
+    or else the last.
+    """
     pairs = [list(main)]
     if data.climbed:
-        pairs += [compare(data, baseline, data.climbed[-1]) for baseline in data.baselines]
+        pairs += [compare(data, arm, data.against(arm, data.climbed[-1]))
+                  for arm in data.baselines]
     return [{"before": pair[0].before.name, "after": pair[0].after.name,
              "rows": [_comparison_row(c) for c in pair]} for pair in pairs if pair]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safeladder.algos.presets import build_algorithm
+from safeladder.data.sources import traced_answers
 from safeladder.data.stream import build_stream
 from safeladder.engine.base import Sampler, SamplingParams, Trainer
 from safeladder.engine.local.models import LoadedModel, save_checkpoint
@@ -37,7 +38,6 @@ from safeladder.ladder.build import (
     load_checkpoint,
     load_prompts,
     supervised_rows,
-    with_answers,
 )
 from safeladder.ladder.environments import SingleTurnSpec, build_environment
 from safeladder.ladder.figures import distinct, figure_names, set_figures
@@ -267,7 +267,9 @@ class RungWork:
 
     async def sft(self, rung: SFTRung) -> LoopState:
         """Supervised."""
-        prompts = load_prompts(with_answers(rung, self.climber.recipe, self.climber.run.traces))
+        prompts = load_prompts(traced_answers(
+            rung.data, self.climber.run.traces,
+            {other.name: other.data for other in self.climber.recipe.rungs}))
         if rung.filters:
             prompts = await self._filtered(rung, prompts)
         return await train_sft(SFTRun(

@@ -55,6 +55,7 @@ def test_the_first_rung_needs_no_checkpoint_but_has_another_tokenizer() -> None:
     assert part.recipe.model == CLIMB.model
     assert part.left_out == ["cot_sft: the tokenizer is made without the rows of the rungs that "
                              "are not run, so the numbers are not those of the whole climb"]
+    assert not part_of(CLIMB, RUNGS, None).left_out
 
 
 def test_all_rungs_from_a_checkpoint() -> None:
@@ -69,6 +70,17 @@ def test_the_chat_template_of_a_model_from_a_hub_is_kept() -> None:
         "model": {"type": "checkpoint", "path": "a/base", "chat_template": "chat.jinja"}})
     part = part_of(recipe, ["m3_rl"], "there")
     assert part.recipe.model.model_dump()["chat_template"] == "chat.jinja"
+
+
+def test_a_start_that_the_recipe_names_by_its_place_gives_way_to_the_users() -> None:
+    data = CLIMB.model_dump()
+    data["rungs"][1]["start_from"] = "elsewhere"
+    recipe = CLIMB.model_validate(data)
+    (rung,) = part_of(recipe, ["m3_rl_general"], None).recipe.rungs
+    assert rung.start_from == "elsewhere"
+    assert not part_of(recipe, ["m3_rl_general"], None).left_out
+    part = part_of(recipe, ["cot_sft", "m3_rl_general"], "there").recipe
+    assert [part.start_of(rung) for rung in part.rungs] == [None, "there"]
 
 
 @pytest.mark.parametrize(("names", "start", "message"), [
@@ -103,8 +115,12 @@ def test_own_answers_are_those_of_the_run_that_the_checkpoint_lies_in(tmp_path: 
     assert part.recipe.by_name["search_warm_up"].data == full.by_name["search_warm_up"].data
 
 
-@pytest.mark.parametrize("start", ["there", "/", "a/hub-id"])
-def test_own_answers_without_a_run_are_refused(start: str) -> None:
+@pytest.mark.parametrize("start", ["there", "/", "a/hub-id", "runs/models/mine/checkpoint"])
+def test_own_answers_without_a_run_are_refused(
+    start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "traces").mkdir(parents=True)  # beside models/, which is no rungs/
     full = load_recipe("climb_full", [])
     with pytest.raises(ConfigError, match=r"climb_full, only search_warm_up: .*'search_warm_up': "
                        "own_answers of 'm3_rl', but no rung of type rl"):

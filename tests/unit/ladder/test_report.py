@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from safeladder.errors import CheckpointError
 from safeladder.eval.statistics import paired_difference
 from safeladder.ladder.report import write_report
 from safeladder.ladder.report_data import evaluation_items, load_run
-from safeladder.ladder.report_tables import headline, main_comparisons
+from safeladder.ladder.report_tables import comparison_tables, headline, main_comparisons
 from safeladder.ladder.summary import read_summary
 
 
@@ -158,6 +159,15 @@ def test_comparisons_with_every_baseline_are_there(page: str) -> None:
     for title in ("logic_rl against cot_sft", "logic_rl against more_sft",
                   "logic_rl against shuffled_rl"):
         assert f"<caption>{title}</caption>" in page
+
+
+def test_a_baseline_is_compared_with_the_rung_that_it_names(finished_run: Path) -> None:
+    data = load_run(finished_run)
+    rungs = [rung | {"compare_with": "cot_sft"} if rung["name"] == "more_sft" else rung
+             for rung in data.recipe["rungs"]]
+    tables = comparison_tables(replace(data, recipe={**data.recipe, "rungs": rungs}), [])
+    assert [(table["before"], table["after"]) for table in tables] == [
+        ("more_sft", "cot_sft"), ("shuffled_rl", "logic_rl")]
 
 
 def test_evaluations_of_two_rungs_can_be_paired_from_their_files(finished_run: Path) -> None:
